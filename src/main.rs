@@ -1,0 +1,2 @@
+//! `syntic`: parse, dispatch, exit code.
+fn main() {}
