@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--threads", type=int, help="of both sides; default: all cores")
-    parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="further flags for syntic generate; must come last")
+    parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="flags for syntic generate; last")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -236,11 +236,16 @@ def parse():
 def runnable(args):
     """The engines asked for, or all that can run here."""
     openvino = importlib.util.find_spec("openvino") is not None
-    available = [n for n in ENGINES if not (n.startswith("syntic") and not args.syntic or n.startswith("openvino") and not openvino)]
+    absent = [] if args.syntic else ["syntic"]
+    absent += [] if openvino else ["openvino"]
+    available = [name for name in ENGINES if name.split("-")[0] not in absent]
     missing = [name for name in args.engines or [] if name not in available]
     if missing:
         raise SystemExit(f"cannot run {', '.join(missing)}: give --syntic PATH, or install openvino")
-    return args.engines or available
+    names = args.engines or available
+    if args.at_most is not None and not {"syntic-f32", BASELINE} <= set(names):
+        raise SystemExit(f"--at-most compares syntic-f32 with {BASELINE}: both must run")
+    return names
 
 
 def main():
