@@ -56,9 +56,10 @@ def run_syntic(args, captions, settings, init, out):
     command += ["--init-latents", init] if init else ["--rng", "torch-cpu"]
     command += ["--threads", args.threads] if args.threads else []
     command += ["--save-latents", out / "latents.safetensors", *args.extra]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    command = [str(part) for part in command]
+    result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\nexit code {result.returncode}\n{result.stderr}{result.stdout}")
+        raise SystemExit(f"{' '.join(command)}\nexit code {result.returncode}\n{result.stderr}{result.stdout}")
     return safetensors.torch.load_file(out / "latents.safetensors")["latents"], read_images(out / "shards")
 
 
@@ -78,7 +79,8 @@ def main():
         torch.set_num_threads(args.threads)
 
     failed = 0
-    print(f"{'scheduler':<13}{'steps':>5}{'guidance':>9}  {'start':<10}{'latents rel L2':>15}{'pixels within 1':>17}{'largest':>8}")
+    heads = f"{'scheduler':<13}{'steps':>5}{'guidance':>9}  {'start':<10}"
+    print(heads + f"{'latents rel L2':>15}{'pixels within 1':>17}{'largest':>8}")
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         captions = Path(args.captions) if args.captions else scratch / "captions.txt"
