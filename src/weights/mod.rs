@@ -9,15 +9,18 @@
 
 mod checkpoint;
 mod file;
+mod hub;
 mod json;
 mod layout;
 mod loader;
+mod model_dir;
 mod names;
 mod nearest;
 
 pub use checkpoint::Checkpoint;
 pub use json::read_json;
 pub use loader::Loader;
+pub use model_dir::ModelDir;
 pub use names::Component;
 
 use crate::tensor::DType;
