@@ -3,7 +3,7 @@
 use super::file::{Entry, WeightFile};
 use super::names::same_weights;
 use super::nearest::nearest;
-use super::{Component, Loader, layout};
+use super::{Component, Loader, NamedShapes, layout};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use safetensors::tensor::Dtype;
@@ -178,7 +178,7 @@ impl Checkpoint {
     }
 
     /// Canonical names and shapes as stored, sorted by name.
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+    pub fn tensors(&self) -> NamedShapes {
         let mut all: Vec<_> = self.tensors.iter().map(|(name, &place)| (name.clone(), self.at(place).1.shape.clone())).collect();
         all.sort();
         all

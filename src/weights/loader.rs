@@ -1,6 +1,6 @@
 //! How a model constructor asks for its tensors.
 
-use super::{Checkpoint, HostTensor};
+use super::{Checkpoint, HostTensor, NamedShapes};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ pub struct Loader<'a> {
 
 #[derive(Default)]
 struct State {
-    declared: Vec<(String, Vec<usize>)>,
+    declared: NamedShapes,
     names: HashSet<String>,
     problems: Vec<String>,
     /// Bytes handed out since the last release.
@@ -75,7 +75,7 @@ impl<'a> Loader<'a> {
     }
 
     /// What was asked for so far: canonical names and shapes, in order.
-    pub fn declared(&self) -> Vec<(String, Vec<usize>)> {
+    pub fn declared(&self) -> NamedShapes {
         self.state.borrow().declared.clone()
     }
 

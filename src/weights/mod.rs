@@ -7,24 +7,33 @@
 // Mapping a file is `unsafe` by nature; every use has its SAFETY line, and the crate denies it elsewhere.
 #![allow(unsafe_code)]
 
+mod atomic;
 mod checkpoint;
+mod clip_vocab;
 mod file;
 mod hub;
 mod json;
 mod layout;
 mod loader;
 mod model_dir;
+mod model_folder;
 mod names;
 mod nearest;
+mod random;
 
 pub use checkpoint::Checkpoint;
 pub use json::read_json;
 pub use loader::Loader;
 pub use model_dir::ModelDir;
+pub use model_folder::{Arch, write_model_folder};
 pub use names::Component;
+pub use random::write_safetensors;
 
 use crate::tensor::DType;
 use half::{f16, slice::HalfFloatSliceExt};
+
+/// Canonical names and shapes of tensors, in the order in which a model asks for them.
+pub type NamedShapes = Vec<(String, Vec<usize>)>;
 
 /// A tensor of a checkpoint as it lies in the file: row-major, little-endian.
 ///
