@@ -6,7 +6,6 @@ use super::random::write_safetensors;
 use super::{Component, NamedShapes};
 use crate::tensor::DType;
 use crate::{Error, Result};
-use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -106,7 +105,7 @@ pub fn write_model_folder(
     for component in Component::ALL {
         let folder = draft.join(component.folder());
         make_folder(&folder)?;
-        write_text(&folder.join("config.json"), &component_config(arch, component, dtype)?)?;
+        write_text(&folder.join("config.json"), arch.config(component))?;
         let weights = folder.join(format!("{}.safetensors", component.file_stem()));
         write_safetensors(&weights, &tensors(component, &folder)?, dtype, seed)?;
     }
@@ -118,23 +117,6 @@ pub fn write_model_folder(
 
     fs::rename(&draft, out).map_err(Error::io("rename to", out))?;
     sync_folder(out.parent().unwrap_or(Path::new(".")))
-}
-
-/// transformers loads the text encoder in the type its configuration names, diffusers the others in the type asked for.
-fn component_config(arch: Arch, component: Component, dtype: DType) -> Result<String> {
-    let text = arch.config(component);
-    if component != Component::TextEncoder {
-        return Ok(text.into());
-    }
-    let malformed = |e: serde_json::Error| Error::Internal { op: "random model", message: e.to_string() };
-    let mut config: Value = serde_json::from_str(text).map_err(malformed)?;
-    config["torch_dtype"] = match dtype {
-        DType::F16 => "float16",
-        DType::BF16 => "bfloat16",
-        DType::F32 | DType::U8 => "float32",
-    }
-    .into();
-    serde_json::to_string_pretty(&config).map_err(malformed)
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
