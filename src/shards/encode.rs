@@ -38,8 +38,8 @@ impl ImageFormat {
 /// # Errors
 /// If the number of pixels does not fit the extents, or an extent is 0 or too large for the format (JPEG 65,535, WebP 16,384).
 pub fn encode_image(format: ImageFormat, quality: u8, width: u32, height: u32, pixels: &[u8]) -> Result<Vec<u8>> {
-    let expected = u64::from(width) * u64::from(height) * 3;
-    if expected == 0 || pixels.len() as u64 != expected {
+    let expected = (u64::from(width) * u64::from(height)).checked_mul(3);
+    if pixels.is_empty() || expected != Some(pixels.len() as u64) {
         return Err(failed(format!("{} bytes of pixels for an RGB image of {width}x{height}", pixels.len())));
     }
     let mut bytes = Vec::new();

@@ -13,10 +13,12 @@
 //! folder; [`ShardReader`] reads shards from anywhere without trusting them; [`verify`] checks a folder; [`gallery`] and
 //! [`contact_sheet`] show it. The bytes of tar and parquet are a function of the samples alone.
 
+mod decode;
 mod disk;
 mod encode;
 mod journal;
 mod layout;
+mod reader;
 mod run;
 mod sample;
 mod stats;
@@ -26,8 +28,10 @@ mod tests;
 mod ustar;
 mod writer;
 
+pub use decode::{MAX_PIXELS, MAX_SIDE, decode_image, image_fault};
 pub use encode::{ImageFormat, encode_image};
 pub use layout::{sample_key, shard_name};
+pub use reader::{ReadLimits, ShardReader, StoredSample, read_shard};
 pub use run::{RunManifest, Worker, config_sha256};
 pub use sample::{Column, ColumnKind, Outcome, Sample};
 pub use stats::{ShardStats, shard_stats};
