@@ -1,6 +1,7 @@
 //! Tests of whole shards and folders. The small ones live with their modules.
 
 mod resume;
+mod verify;
 
 use std::path::Path;
 
