@@ -143,7 +143,9 @@ impl Error {
                 _ => None,
             },
             Error::Interrupted | Error::SamplesFailed { .. } => Some("run the same command again to go on".into()),
-            Error::Internal { .. } | Error::Shape { .. } => Some("this is a bug in syntic: please report it with the command".into()),
+            Error::Internal { .. } | Error::Shape { .. } => {
+                Some("this is a bug in syntic: please report it with the command".into())
+            }
             _ => None,
         }
     }

@@ -14,7 +14,15 @@
 //! [`Error`] names the operation, file, key and what to do next.
 
 #![deny(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit, clippy::unwrap_used, clippy::expect_used, clippy::dbg_macro, clippy::todo)]
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::dbg_macro,
+    clippy::todo
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 #![warn(missing_docs)]
 

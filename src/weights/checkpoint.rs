@@ -1,0 +1,264 @@
+//! The weight files of one component, and their comparison with what an architecture declares.
+
+use super::file::{Entry, WeightFile};
+use super::names::same_weights;
+use super::nearest::nearest;
+use super::{Component, Loader, NamedShapes, layout};
+use crate::tensor::DType;
+use crate::{Error, Result};
+use safetensors::tensor::Dtype;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// Missing tensors for which a nearest name is looked up; when more are missing, the file is of another architecture.
+const MAX_SUGGESTIONS: usize = 32;
+
+/// The mapped weights of one component, under canonical names.
+pub struct Checkpoint {
+    folder: PathBuf,
+    component: Component,
+    files: Vec<WeightFile>,
+    /// Canonical name -> where the tensor is.
+    tensors: HashMap<String, Place>,
+    /// Keys that cannot be told apart.
+    problems: Vec<String>,
+    /// Prefixes of canonical names that this run does not use.
+    skipped: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    file: usize,
+    entry: usize,
+}
+
+impl Checkpoint {
+    /// Opens the weights in a component's folder: a single file, its `fp16` variant, or shards with an index.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a missing folder; [`Error::Usage`] if it holds no safetensors (with the command that converts pickle
+    /// files); [`Error::Format`] for a malformed file or index.
+    pub fn open(folder: &Path, component: Component) -> Result<Checkpoint> {
+        Self::open_variant(folder, component, None)
+    }
+
+    /// Like [`open`](Checkpoint::open), taking the given variant (`fp16`) where the folder has it.
+    ///
+    /// # Errors
+    /// As [`open`](Checkpoint::open).
+    pub fn open_variant(folder: &Path, component: Component, variant: Option<&str>) -> Result<Checkpoint> {
+        let files = layout::open_files(folder, component, variant)?;
+        let mut checkpoint = Checkpoint {
+            folder: folder.to_path_buf(),
+            component,
+            files,
+            tensors: HashMap::new(),
+            problems: Vec::new(),
+            skipped: Vec::new(),
+        };
+        for (file, weights) in checkpoint.files.iter().enumerate() {
+            for (entry, found) in weights.entries().iter().enumerate() {
+                let name = component.canonical(&found.key);
+                if let Some(first) = checkpoint.tensors.insert(name, Place { file, entry }) {
+                    let first = &checkpoint.files[first.file].entries()[first.entry].key;
+                    checkpoint.problems.push(format!("`{first}` and `{}` are two names of one tensor", found.key));
+                }
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Declares that the tensors under these prefixes of canonical names (`encoder.`) are not used by this run, so that
+    /// [`check`](Checkpoint::check) does not call them unexpected.
+    pub fn skip(mut self, prefixes: &[&str]) -> Checkpoint {
+        self.skipped.extend(prefixes.iter().map(|p| p.to_string()));
+        self
+    }
+
+    /// The component's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Which network this is.
+    pub fn component(&self) -> Component {
+        self.component
+    }
+
+    /// Paths of the weight files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(WeightFile::path)
+    }
+
+    /// Builds a model: lists what its constructor asks for, compares that with the files as a whole, then reads.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with every tensor that does not fit, or the constructor's own error.
+    pub fn load<M>(&self, new: impl Fn(&Loader<'_>) -> Result<M>) -> Result<M> {
+        let declaring = Loader::declare();
+        new(&declaring)?;
+        declaring.finish()?;
+        self.check(&declaring.declared())?;
+        let reading = Loader::read(self);
+        let model = new(&reading)?;
+        reading.finish()?;
+        self.release();
+        Ok(model)
+    }
+
+    /// Compares the files with the names and shapes an architecture declares: each tensor used once, none left over.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with one line for each tensor that is missing, unexpected, of the wrong shape or type.
+    pub fn check(&self, declared: &[(String, Vec<usize>)]) -> Result<()> {
+        let wanted: HashSet<&str> = declared.iter().map(|(name, _)| name.as_str()).collect();
+        let mut unexpected: Vec<&str> =
+            self.tensors.keys().map(String::as_str).filter(|n| self.is_unexpected(n, &wanted)).collect();
+        unexpected.sort_unstable();
+
+        let mut problems = self.problems.clone();
+        let mut suggestions = MAX_SUGGESTIONS;
+        for (name, shape) in declared {
+            let Err(mut problem) = self.find(name, shape) else { continue };
+            if !self.tensors.contains_key(name) && suggestions > 0 {
+                suggestions -= 1;
+                if let Some(near) = nearest(name, &unexpected) {
+                    problem += &format!("; the nearest unused name is `{}`", self.key(near));
+                }
+            }
+            problems.push(problem);
+        }
+        for name in unexpected {
+            let (file, entry) = self.at(self.tensors[name]);
+            problems.push(format!(
+                "unexpected `{}` {:?} in {}: no such tensor in this architecture",
+                entry.key,
+                entry.shape,
+                file.name()
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Weights { path: self.folder.clone(), problems }) }
+    }
+
+    fn is_unexpected(&self, name: &str, wanted: &HashSet<&str>) -> bool {
+        !wanted.contains(name) && !self.component.ignores(name) && !self.skipped.iter().any(|prefix| name.starts_with(prefix))
+    }
+
+    /// Type and bytes of the tensor with this canonical name, or one line on why it cannot be used.
+    pub(super) fn find(&self, name: &str, shape: &[usize]) -> std::result::Result<(DType, &[u8]), String> {
+        let Some(&place) = self.tensors.get(name) else {
+            return Err(format!("missing `{name}`, expected shape {shape:?}"));
+        };
+        let (file, entry) = self.at(place);
+        if !same_weights(&entry.shape, shape) {
+            let (key, found) = (&entry.key, &entry.shape);
+            return Err(format!("wrong shape of `{key}` in {}: expected {shape:?}, found {found:?}", file.name()));
+        }
+        let dtype = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => {
+                let (key, file) = (&entry.key, file.name());
+                return Err(format!("element type {other} of `{key}` in {file} is not supported: save it as F32, F16 or BF16"));
+            }
+        };
+        Ok((dtype, file.bytes(entry)))
+    }
+
+    fn at(&self, place: Place) -> (&WeightFile, &Entry) {
+        let file = &self.files[place.file];
+        (file, &file.entries()[place.entry])
+    }
+
+    /// The key of a canonical name, as it stands in its file.
+    fn key(&self, name: &str) -> &str {
+        self.tensors.get(name).map_or("", |&place| &self.at(place).1.key)
+    }
+
+    /// Canonical names and shapes as stored, sorted by name.
+    pub fn tensors(&self) -> NamedShapes {
+        let mut all: Vec<_> = self.tensors.iter().map(|(name, &place)| (name.clone(), self.at(place).1.shape.clone())).collect();
+        all.sort();
+        all
+    }
+
+    /// Gives mapped pages that were read so far back to the system, so that a packed model and its file are not both
+    /// resident. Bytes already handed out stay valid: they are read again from the file when touched.
+    pub fn release(&self) {
+        self.files.iter().for_each(WeightFile::release);
+    }
+
+    /// SHA-256 of the weights, in hexadecimal: of the file, or for shards of the lines `HASH  NAME` that `sha256sum` prints
+    /// for them in order of their names. Reads everything: seconds for a full model.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read.
+    pub fn hash(&self) -> Result<String> {
+        let mut lines = Vec::new();
+        for file in &self.files {
+            lines.push((file.name(), hash_file(file.path())?));
+        }
+        lines.sort();
+        Ok(match lines.as_slice() {
+            [(_, hash)] => hash.clone(),
+            many => {
+                let text: String = many.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+                hex(&Sha256::digest(text))
+            }
+        })
+    }
+}
+
+fn hash_file(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let read = std::io::Read::read(&mut file, &mut block).map_err(Error::io("read", path))?;
+        if read == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        hasher.update(&block[..read]);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::TensorView;
+
+    fn write(path: &Path, tensors: &[(&str, &[usize], f32)]) {
+        let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+            .iter()
+            .map(|(key, shape, value)| {
+                let n: usize = shape.iter().product();
+                (key.to_string(), shape.to_vec(), value.to_le_bytes().repeat(n))
+            })
+            .collect();
+        let views = data.iter().map(|(k, s, d)| (k, TensorView::new(Dtype::F32, s.clone(), d).unwrap()));
+        std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn loads_through_either_naming_and_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        write(
+            &folder.path().join("diffusion_pytorch_model.safetensors"),
+            &[("mid.attentions.0.query.weight", &[4, 2, 1, 1], 2.0), ("mid.attentions.0.query.bias", &[4], 3.0)],
+        );
+        let checkpoint = Checkpoint::open(folder.path(), Component::Vae).unwrap();
+        let (weight, bias) = checkpoint
+            .load(|loader| {
+                let q = loader.scope("mid.attentions").scope(0).scope("to_q");
+                Ok((q.tensor("weight", &[4, 2]).to_f32(), q.tensor("bias", &[4]).to_f32()))
+            })
+            .unwrap();
+        assert_eq!((weight, bias), (vec![2.0; 8], vec![3.0; 4]));
+    }
+}

@@ -1,0 +1,145 @@
+//! One safetensors file, mapped and checked.
+
+use super::json::resolve;
+use crate::{Error, Result};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Bytes before the header: its length as a little-endian u64.
+const LENGTH_BYTES: usize = 8;
+
+/// A mapped safetensors file whose header has been checked against its length.
+pub(super) struct WeightFile {
+    /// As the folder names it, links not followed.
+    path: PathBuf,
+    map: Mmap,
+    entries: Vec<Entry>,
+}
+
+/// A tensor as the header describes it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Name in the file.
+    pub key: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Bytes from the start of the file; lies inside the map.
+    range: Range<usize>,
+}
+
+impl WeightFile {
+    /// Maps a file and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be mapped; [`Error::Format`] if it is truncated, its header lies about it (overlaps, holes,
+    /// sizes), a tensor name appears twice, or it is a link out of its repository in a cache.
+    pub fn open(path: &Path) -> Result<WeightFile> {
+        let file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
+        if file.metadata().map_err(Error::io("read", path))?.is_dir() {
+            return Err(Error::format(path, "", "a folder where a safetensors file is expected"));
+        }
+        // SAFETY: the map is private and read-only. As with every mapped file, nobody may change it while it is in use: weight
+        // files are written once, by tools that replace and do not rewrite them.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let entries = parse(&map).map_err(|message| Error::format(path, "", message))?;
+        Ok(WeightFile { path: path.to_path_buf(), map, entries })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// File name, for messages.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The bytes of one of this file's entries; empty for an entry that is not.
+    pub fn bytes(&self, entry: &Entry) -> &[u8] {
+        self.map.get(entry.range.clone()).unwrap_or_default()
+    }
+
+    /// Gives the pages read so far back to the system; they are read again when touched.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is read-only, private and backed by the file, so dropped pages come back with the same content.
+            let released = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            drop(released); // only a hint: without it more memory stays resident
+        }
+    }
+}
+
+/// Tensors of a safetensors file, in order of their keys in the header's data.
+///
+/// Beyond what the `safetensors` crate checks (bounds, overlaps, holes, sizes), refuses names that appear twice.
+pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Vec<Entry>, String> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err("a Git LFS pointer, not the weights themselves: run `git lfs pull` in its repository".into());
+    }
+    let (header_len, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| explain(&e, bytes))?;
+    let start = LENGTH_BYTES + header_len;
+    refuse_duplicates(&bytes[LENGTH_BYTES..start])?;
+    let entries = metadata.offset_keys().into_iter().filter_map(|key| {
+        let info = metadata.info(&key)?;
+        let range = start + info.data_offsets.0..start + info.data_offsets.1;
+        Some(Entry { dtype: info.dtype, shape: info.shape.clone(), range, key })
+    });
+    Ok(entries.collect())
+}
+
+/// The crate's error in words that say what is wrong with the file.
+fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
+    let len = bytes.len();
+    let announced = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    let reason = match error {
+        SafeTensorError::HeaderTooSmall => format!("{len} bytes long, too short for a header"),
+        SafeTensorError::HeaderTooLarge => format!("announces a header of {announced} bytes, more than the format allows"),
+        SafeTensorError::InvalidHeaderLength => {
+            format!("announces a header of {announced} bytes, but the file is only {len} bytes long")
+        }
+        SafeTensorError::InvalidOffset(name) => {
+            format!("tensor `{name}` overlaps another one, or leaves a hole before it")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!("the file is {len} bytes long, and its header describes another length: it is truncated or has extra bytes")
+        }
+        other => other.to_string(),
+    };
+    format!("not a valid safetensors file: {reason}; copy or download it again")
+}
+
+/// serde_json keeps the last of two equal keys; the format forbids them, and tools that keep the first would see another model.
+fn refuse_duplicates(header: &[u8]) -> std::result::Result<(), String> {
+    struct UniqueKeys;
+    impl<'de> Visitor<'de> for UniqueKeys {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+            let mut seen = HashSet::new();
+            while let Some((key, IgnoredAny)) = map.next_entry::<String, _>()? {
+                if seen.contains(&key) {
+                    return Err(serde::de::Error::custom(format!("tensor `{key}` appears twice")));
+                }
+                seen.insert(key);
+            }
+            Ok(())
+        }
+    }
+    let unique = serde_json::Deserializer::from_slice(header).deserialize_map(UniqueKeys);
+    unique.map_err(|e| format!("not a valid safetensors file: {e}"))
+}

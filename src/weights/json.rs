@@ -1,0 +1,77 @@
+//! JSON files of a model folder, and the rule for links that keeps reads inside a Hugging Face cache.
+
+use crate::{Error, Result};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Largest JSON file that is read: configurations are kilobytes, an index or a vocabulary a few megabytes.
+const MAX_JSON_BYTES: u64 = 32 << 20;
+
+/// Reads a JSON file of at most 32 MiB.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::Format`] with the line if it is too large or not JSON.
+pub fn read_json(path: &Path) -> Result<Value> {
+    let mut file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
+    let mut text = Vec::new();
+    file.by_ref().take(MAX_JSON_BYTES + 1).read_to_end(&mut text).map_err(Error::io("read", path))?;
+    if text.len() as u64 > MAX_JSON_BYTES {
+        return Err(Error::format(path, "", format!("larger than {} MiB: this is no configuration file", MAX_JSON_BYTES >> 20)));
+    }
+    // Some editors write a byte order mark.
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text);
+    serde_json::from_slice(text).map_err(|e| Error::format(path, format!("line {}", e.line()), format!("not valid JSON: {e}")))
+}
+
+/// The real path of a file. In a snapshot of a Hugging Face cache files are links, which may lead into the same repository's
+/// `blobs/` or stay in the snapshot, and nowhere else.
+///
+/// # Errors
+/// [`Error::Io`] for a missing file or dangling link, [`Error::Format`] for a link that leaves its repository.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    let real = path.canonicalize().map_err(Error::io("read", path))?;
+    let Some((repository, snapshot)) = cache_position(path) else { return Ok(real) };
+    let allowed = [repository.join("blobs"), snapshot];
+    if allowed.iter().any(|root| root.canonicalize().is_ok_and(|root| real.starts_with(root))) {
+        return Ok(real);
+    }
+    Err(Error::format(path, "", format!("a link that leaves its repository in the cache, to {}", real.display())))
+}
+
+/// Repository folder and snapshot folder of a path like `.../models--ORG--NAME/snapshots/COMMIT/...`, links not followed.
+fn cache_position(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let path = std::path::absolute(path).ok()?;
+    let name = |p: &Path| Some(p.file_name()?.to_string_lossy().into_owned());
+    path.ancestors().find_map(|snapshot| {
+        let snapshots = snapshot.parent()?;
+        let repository = snapshots.parent()?;
+        let matches = name(snapshots)? == "snapshots" && name(repository)?.starts_with("models--");
+        matches.then(|| (repository.to_path_buf(), snapshot.to_path_buf()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_recognised_anywhere_in_a_path() {
+        let (repository, snapshot) = cache_position(Path::new("/c/hub/models--a--b/snapshots/123/unet/x.json")).unwrap();
+        assert_eq!(repository, Path::new("/c/hub/models--a--b"));
+        assert_eq!(snapshot, Path::new("/c/hub/models--a--b/snapshots/123"));
+        assert!(cache_position(Path::new("/models/sd15/unet/x.json")).is_none());
+    }
+
+    #[test]
+    fn broken_json_names_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, "{\n \"a\": 1,\n}").unwrap();
+        assert!(read_json(&path).unwrap_err().to_string().contains("line 3"));
+        std::fs::write(&path, "\u{FEFF}{\"a\": 1}").unwrap();
+        assert_eq!(read_json(&path).unwrap()["a"], 1);
+        assert!(matches!(read_json(&folder.path().join("none.json")), Err(Error::Io { .. })));
+    }
+}

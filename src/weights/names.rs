@@ -1,0 +1,124 @@
+//! The names that tensors go by: one canonical name for each, whatever tool wrote the file.
+
+/// One network of a pipeline: a folder of the checkpoint, its file name and its naming history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Component {
+    /// CLIP text model.
+    TextEncoder,
+    /// Denoising network.
+    Unet,
+    /// Image autoencoder.
+    Vae,
+}
+
+/// How the keys of one component's files become canonical names.
+struct NameTable {
+    /// Prefixes that some writers put before every key.
+    prefixes: &'static [&'static str],
+    /// Accepted path segments and what they are called here.
+    segments: &'static [(&'static str, &'static str)],
+    /// Canonical names that carry no weights.
+    ignored: &'static [&'static str],
+}
+
+/// transformers wrote `text_model.` before every key until 5.6; `position_ids` is the constant 0..77 and was saved until 4.31.
+const TEXT_ENCODER: NameTable = NameTable { prefixes: &["text_model."], segments: &[], ignored: &["embeddings.position_ids"] };
+
+const UNET: NameTable = NameTable { prefixes: &[], segments: &[], ignored: &[] };
+
+/// diffusers named the projections of the VAE's attention differently until 0.18, and published checkpoints still do.
+const VAE: NameTable = NameTable {
+    prefixes: &[],
+    segments: &[("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")],
+    ignored: &[],
+};
+
+impl Component {
+    /// All components, in the order a pipeline runs them.
+    pub const ALL: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::Vae];
+
+    /// Name of the component's folder and of its entry in `model_index.json`.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            Component::TextEncoder => "text_encoder",
+            Component::Unet => "unet",
+            Component::Vae => "vae",
+        }
+    }
+
+    /// Name of the weight file without variant and extension: transformers and diffusers differ.
+    pub const fn file_stem(self) -> &'static str {
+        match self {
+            Component::TextEncoder => "model",
+            Component::Unet | Component::Vae => "diffusion_pytorch_model",
+        }
+    }
+
+    fn table(self) -> NameTable {
+        match self {
+            Component::TextEncoder => TEXT_ENCODER,
+            Component::Unet => UNET,
+            Component::Vae => VAE,
+        }
+    }
+
+    /// Canonical name of a key as it stands in a file.
+    pub fn canonical(self, key: &str) -> String {
+        let table = self.table();
+        let bare = table.prefixes.iter().find_map(|p| key.strip_prefix(p)).unwrap_or(key);
+        let rename = |part| match table.segments.iter().find(|&&(accepted, _)| accepted == part) {
+            Some(&(_, name)) => name,
+            None => part,
+        };
+        bare.split('.').map(rename).collect::<Vec<&str>>().join(".")
+    }
+
+    /// True if a canonical name holds nothing a model needs.
+    pub fn ignores(self, name: &str) -> bool {
+        self.table().ignored.contains(&name)
+    }
+}
+
+/// True if the two shapes hold the same weights in the same order: equal, or one is a 1x1 convolution `[O, I, 1, 1]` and the
+/// other the same map as a matrix `[O, I]`.
+pub(super) fn same_weights(a: &[usize], b: &[usize]) -> bool {
+    fn matrix(shape: &[usize]) -> &[usize] {
+        match shape {
+            [_, _, 1, 1] => &shape[..2],
+            _ => shape,
+        }
+    }
+    matrix(a) == matrix(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_namings_reach_one_canonical_name() {
+        let text = Component::TextEncoder;
+        for key in ["final_layer_norm.weight", "text_model.final_layer_norm.weight"] {
+            assert_eq!(text.canonical(key), "final_layer_norm.weight");
+        }
+        assert!(text.ignores(&text.canonical("text_model.embeddings.position_ids")));
+        assert!(!text.ignores("embeddings.position_embedding.weight"));
+
+        let vae = Component::Vae;
+        for (old, new) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
+            let new = format!("decoder.mid_block.attentions.0.{new}.weight");
+            assert_eq!(vae.canonical(&format!("decoder.mid_block.attentions.0.{old}.weight")), new);
+            assert_eq!(vae.canonical(&new), new);
+        }
+        // The UNet keeps its names, and only whole segments are renamed.
+        assert_eq!(Component::Unet.canonical("a.key.weight"), "a.key.weight");
+        assert_eq!(vae.canonical("a.keys.weight"), "a.keys.weight");
+    }
+
+    #[test]
+    fn one_by_one_convolutions_are_matrices() {
+        assert!(same_weights(&[8, 4, 1, 1], &[8, 4]) && same_weights(&[8, 4], &[8, 4, 1, 1]));
+        assert!(!same_weights(&[8, 4, 3, 3], &[8, 4]) && !same_weights(&[4, 8], &[8, 4]));
+        assert!(!same_weights(&[8, 4, 1], &[8, 4]));
+    }
+}
