@@ -35,7 +35,12 @@ impl Linear {
     }
 
     /// Packs a GEGLU projection: weight `[2 O, I]`, bias `[2 O]`, values first, then gates.
-    pub fn prepare_geglu(device: &Device, precision: Precision, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Result<Linear> {
+    pub fn prepare_geglu(
+        device: &Device,
+        precision: Precision,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Result<Linear> {
         let _ = (device, precision, weight, bias);
         Ok(Linear { bias: None })
     }

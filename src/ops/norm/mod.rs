@@ -22,7 +22,13 @@ impl Norm {
 }
 
 /// Group norm over `[B, H, W, C]`; with `skip`, over the channels of both, whose concatenation is the result. `silu` applies x sigmoid(x) after.
-pub fn group_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>, skip: Option<&Tensor<'_>>, silu: bool) -> Result<Tensor<'e>> {
+pub fn group_norm<'e>(
+    exec: &'e Exec<'_>,
+    norm: &Norm,
+    x: &Tensor<'_>,
+    skip: Option<&Tensor<'_>>,
+    silu: bool,
+) -> Result<Tensor<'e>> {
     let _ = (exec, norm, x, skip, silu);
     unimplemented!()
 }
