@@ -1,5 +1,7 @@
 //! The CPU: a pool of threads and the instruction set found at run time.
 
+pub mod gemm;
+
 use crate::{Error, Result};
 use std::sync::Arc;
 

@@ -1,8 +1,14 @@
 //! 2-D convolution, channels-last, as an implicit matrix product: no column buffer.
+//!
+//! `y[b, i, j, o] = sum over u, v, c of x[b, s i + u - p, s j + v - p, c] W[o, c, u, v] + bias[o]` with stride s, p zeros above and
+//! to the left. 2 O I k^2 floating-point operations for each position of the result.
 
-use crate::Result;
-use crate::device::{Device, Exec, Precision, Tensor};
+use crate::device::cpu::gemm::{Activation, Epilogue, Input, Layout, Window};
+use crate::device::{Cost, Device, Exec, Precision, Tensor};
+use crate::ops::gemm::Packed;
+use crate::tensor::{DType, Shape};
 use crate::weights::HostTensor;
+use crate::{Error, Result};
 
 /// Where zeros are added for a 3x3 kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,10 +27,15 @@ pub struct Conv2d {
     pub stride: usize,
     /// Placement of the zeros.
     pub padding: Padding,
+    packed: Packed,
 }
 
 impl Conv2d {
     /// Packs a weight `[O, I, k, k]` and a bias `[O]`.
+    /// Declared-only tensors (no bytes) give a layer that can be recorded but not run.
+    ///
+    /// # Errors
+    /// If the kernel is not 1x1 or 3x3, the stride not 1 or 2, or the bias does not fit.
     pub fn prepare(
         device: &Device,
         precision: Precision,
@@ -33,8 +44,39 @@ impl Conv2d {
         stride: usize,
         padding: Padding,
     ) -> Result<Conv2d> {
-        let _ = (device, precision, weight, bias);
-        Ok(Conv2d { stride, padding })
+        let (outputs, channels, size) = match weight.shape[..] {
+            [o, i, 1, 1] if o > 0 && i > 0 => (o, i, 1),
+            [o, i, 3, 3] if o > 0 && i > 0 => (o, i, 3),
+            _ => {
+                let message = format!("{}: expected [O, I, 1, 1] or [O, I, 3, 3], found {:?}", weight.name, weight.shape);
+                return Err(Error::shape("conv2d", message));
+            }
+        };
+        if !(1..=2).contains(&stride) {
+            return Err(Error::shape("conv2d", format!("{}: stride {stride}; 1 and 2 are supported", weight.name)));
+        }
+        let layout = Layout { outputs, channels, taps: size * size, gated: false };
+        Ok(Conv2d { stride, padding, packed: Packed::new("conv2d", device, precision, layout, &[(weight, bias)])? })
+    }
+
+    /// Channels of the input, both tensors together if there is a skip connection.
+    pub fn inputs(&self) -> usize {
+        self.packed.layout().channels
+    }
+
+    /// Channels of the result.
+    pub fn outputs(&self) -> usize {
+        self.packed.layout().outputs
+    }
+
+    fn window(&self) -> Window {
+        let size = if self.packed.layout().taps == 1 { 1 } else { 3 };
+        let (before, after) = match (size, self.padding) {
+            (1, _) => (0, 0),
+            (_, Padding::Same) => (1, 1),
+            (_, Padding::BottomRight) => (0, 1),
+        };
+        Window { size, stride: self.stride, before, after }
     }
 }
 
@@ -52,7 +94,72 @@ pub struct Fused<'t, 'e> {
 }
 
 /// x `[B, H, W, I]` -> `[B, H', W', O]`.
+///
+/// # Errors
+/// If a shape does not fit.
 pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fused<'_, '_>) -> Result<Tensor<'e>> {
-    let _ = (exec, layer, x, fused);
-    unimplemented!()
+    let shape = result_shape(layer, x, &fused)?;
+    let (layout, window) = (layer.packed.layout(), layer.window());
+    let mut out = exec.alloc(shape, DType::F32)?;
+    let read = |t: Option<&Tensor<'_>>| t.map_or(0, |t| t.shape().len());
+    let elements = x.shape().len() + shape.len() + read(fused.skip) + read(fused.channel_bias) + read(fused.residual);
+    let cost = Cost {
+        op: "conv2d",
+        shape,
+        flops: 2 * (shape.rows() * layout.len()) as u64,
+        bytes: 4 * elements as u64 + layer.packed.bytes(),
+    };
+    let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
+    let &[batch, height, width, channels] = x.dims() else { return Ok(out) };
+    let input = Input {
+        x: x.f32(),
+        channels,
+        skip: fused.skip.map(|s| (s.f32(), s.shape().last())),
+        batch,
+        height,
+        width,
+        upsample: fused.upsample,
+    };
+    let epilogue = Epilogue {
+        bias: None,
+        channel_bias: fused.channel_bias.map(|t| t.f32()),
+        activation: Activation::None,
+        residual: fused.residual.map(|t| t.f32()),
+    };
+    layer.packed.apply(cpu, &input, window, epilogue, out.f32_mut())?;
+    Ok(out)
 }
+
+/// Checks that everything fits and returns the shape of the result.
+fn result_shape(layer: &Conv2d, x: &Tensor<'_>, fused: &Fused<'_, '_>) -> Result<Shape> {
+    let fail = |message: String| Err(Error::shape("conv2d", message));
+    let (layout, window) = (layer.packed.layout(), layer.window());
+    let &[batch, height, width, channels] = x.dims() else {
+        return fail(format!("expected [B, H, W, C], found {:?}", x.shape()));
+    };
+    let mut total = channels;
+    if let Some(skip) = fused.skip {
+        if skip.dims().len() != 4 || skip.dims()[..3] != x.dims()[..3] {
+            return fail(format!("the skip connection is {:?}, the input {:?}", skip.shape(), x.shape()));
+        }
+        total += skip.shape().last();
+    }
+    if total != layout.channels {
+        return fail(format!("the layer takes {} channels, the input has {total}", layout.channels));
+    }
+    let scale = if fused.upsample { 2 } else { 1 };
+    let (Some(rows), Some(columns)) = (window.positions(height * scale), window.positions(width * scale)) else {
+        return fail(format!("an image of {height} x {width} is smaller than the kernel"));
+    };
+    let shape = Shape::from([batch, rows, columns, layout.outputs]);
+    if let Some(bias) = fused.channel_bias.filter(|b| b.shape().len() != layout.outputs) {
+        return fail(format!("the channel bias is {:?}, the result has {} channels", bias.shape(), layout.outputs));
+    }
+    if let Some(residual) = fused.residual.filter(|r| r.shape() != shape) {
+        return fail(format!("the residual is {:?}, the result {shape:?}", residual.shape()));
+    }
+    Ok(shape)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,37 +1,39 @@
 //! Matrix products with fused epilogues: `y = act(x W^T + b) + residual`.
+//!
+//! x `[M, I]`, W `[O, I]`, y `[M, O]`, f32 in memory. 2 M O I floating-point operations; M I + O I + M O elements read or written once.
 
-use crate::Result;
-use crate::device::{Buffer, Device, Exec, Precision, Tensor};
+mod layer;
+
+pub use crate::device::cpu::gemm::Activation;
+pub(crate) use layer::Packed;
+
+use crate::device::cpu::gemm::{Epilogue, Input, Layout, Window};
+use crate::device::{Cost, Device, Exec, Precision, Tensor};
+use crate::tensor::{DType, Shape};
 use crate::weights::HostTensor;
-
-/// Function applied to the product before the residual is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// y = x
-    #[default]
-    None,
-    /// y = x/2 (1 + erf(x / sqrt 2)), the exact form.
-    Gelu,
-    /// y = x sigmoid(1.702 x), OpenAI CLIP's.
-    QuickGelu,
-    /// y = x sigmoid(x)
-    Silu,
-    /// y = value * gelu(gate) on a weight of twice the output width: value rows, then gate rows (diffusers' GEGLU).
-    Geglu,
-}
+use crate::{Error, Result};
 
 /// A linear layer in the layout of the device.
 #[derive(Debug)]
 pub struct Linear {
-    bias: Option<Buffer>,
+    packed: Packed,
 }
 
 impl Linear {
     /// Packs `parts`, weights `[O_i, I]` with optional biases `[O_i]`, stacked along the output: one part for a plain layer, three for QKV.
     /// Declared-only tensors (no bytes) give a layer that can be recorded but not run.
     pub fn prepare(device: &Device, precision: Precision, parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)]) -> Result<Linear> {
-        let _ = (device, precision, parts);
-        Ok(Linear { bias: None })
+        let Some((first, _)) = parts.first() else { return Err(Error::shape("linear", "a layer without parts")) };
+        let (mut outputs, inputs) = (0, matrix(first)?.1);
+        for (weight, _) in parts {
+            let (rows, columns) = matrix(weight)?;
+            if columns != inputs {
+                return Err(Error::shape("linear", format!("{} has {columns} inputs, {} has {inputs}", weight.name, first.name)));
+            }
+            outputs += rows;
+        }
+        let layout = Layout { outputs, channels: inputs, taps: 1, gated: false };
+        Ok(Linear { packed: Packed::new("linear", device, precision, layout, parts)? })
     }
 
     /// Packs a GEGLU projection: weight `[2 O, I]`, bias `[2 O]`, values first, then gates.
@@ -41,17 +43,37 @@ impl Linear {
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear> {
-        let _ = (device, precision, weight, bias);
-        Ok(Linear { bias: None })
+        let (rows, channels) = matrix(&weight)?;
+        if rows % 2 != 0 {
+            return Err(Error::shape("linear", format!("{}: GEGLU needs an even number of rows, not {rows}", weight.name)));
+        }
+        let layout = Layout { outputs: rows / 2, channels, taps: 1, gated: true };
+        Ok(Linear { packed: Packed::new("linear", device, precision, layout, &[(weight, bias)])? })
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.packed.layout().channels
     }
 
     /// Width of the result (after GEGLU, if that is what it was packed for).
     pub fn outputs(&self) -> usize {
-        self.bias.as_ref().map_or(0, |b| b.shape().len())
+        self.packed.layout().outputs
+    }
+}
+
+/// Extents of a weight `[O, I]` or, stored as a convolution, `[O, I, 1, 1]`.
+fn matrix(weight: &HostTensor<'_>) -> Result<(usize, usize)> {
+    match weight.shape[..] {
+        [rows, columns] | [rows, columns, 1, 1] if rows > 0 && columns > 0 => Ok((rows, columns)),
+        _ => Err(Error::shape("linear", format!("{}: expected [outputs, inputs], found {:?}", weight.name, weight.shape))),
     }
 }
 
 /// `act(x W^T + b) + residual`: x `[.., I]` -> `[.., O]`, same leading extents.
+///
+/// # Errors
+/// If x is not `I` wide, the residual is not shaped as the result, or GEGLU is asked of a layer not packed for it (or the reverse).
 pub fn linear<'e>(
     exec: &'e Exec<'_>,
     layer: &Linear,
@@ -59,6 +81,37 @@ pub fn linear<'e>(
     activation: Activation,
     residual: Option<&Tensor<'_>>,
 ) -> Result<Tensor<'e>> {
-    let _ = (exec, layer, x, activation, residual);
-    unimplemented!()
+    let layout = layer.packed.layout();
+    if x.shape().last() != layout.channels {
+        return Err(Error::shape(
+            "linear",
+            format!("the layer takes {} channels, the input is {:?}", layout.channels, x.shape()),
+        ));
+    }
+    if layout.gated != (activation == Activation::Geglu) {
+        let packed = if layout.gated { "for GEGLU" } else { "without gates" };
+        return Err(Error::shape("linear", format!("{activation:?} of a layer packed {packed}")));
+    }
+    let mut dims = [1; 4];
+    let rank = x.dims().len();
+    dims[..rank].copy_from_slice(x.dims());
+    dims[rank - 1] = layout.outputs;
+    let shape = Shape::new(&dims[..rank]);
+    if let Some(r) = residual.filter(|r| r.shape() != shape) {
+        return Err(Error::shape("linear", format!("the residual is {:?}, the result {shape:?}", r.shape())));
+    }
+    let mut out = exec.alloc(shape, DType::F32)?;
+    let elements = x.shape().len() + shape.len() + residual.map_or(0, |r| r.shape().len());
+    let cost = Cost {
+        op: "linear",
+        shape,
+        flops: 2 * (shape.rows() * layout.len()) as u64,
+        bytes: 4 * elements as u64 + layer.packed.bytes(),
+    };
+    let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
+    let input =
+        Input { x: x.f32(), channels: layout.channels, skip: None, batch: 1, height: 1, width: shape.rows(), upsample: false };
+    let epilogue = Epilogue { bias: None, channel_bias: None, activation, residual: residual.map(|r| r.f32()) };
+    layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
+    Ok(out)
 }
