@@ -1,23 +1,54 @@
 //! Token and position embeddings.
 
-use crate::Result;
-use crate::device::{Device, Exec, Tensor};
+use crate::device::{Buffer, Cost, Device, Exec, Tensor};
+use crate::tensor::DType;
 use crate::weights::HostTensor;
+use crate::{Error, Result};
 
 /// A token table `[V, C]` and a position table `[P, C]`.
 #[derive(Debug)]
-pub struct Embedding {}
+pub struct Embedding {
+    tokens: Buffer,
+    positions: Buffer,
+}
 
 impl Embedding {
     /// Takes both tables.
     pub fn prepare(device: &Device, tokens: HostTensor<'_>, positions: HostTensor<'_>) -> Result<Embedding> {
-        let _ = (device, tokens, positions);
-        Ok(Embedding {})
+        match (tokens.shape.as_slice(), positions.shape.as_slice()) {
+            (&[_, c], &[_, d]) if c == d => {}
+            (t, p) => {
+                return Err(Error::shape(
+                    OP,
+                    format!("`{}` {t:?} and `{}` {p:?} are not tables of one width", tokens.name, positions.name),
+                ));
+            }
+        }
+        Ok(Embedding { tokens: super::norm::to_buffer(device, &tokens), positions: super::norm::to_buffer(device, &positions) })
     }
 }
 
+const OP: &str = "embed";
+
 /// ids `[B * T]` -> `[B, T, C]`: `tokens[id] + positions[t]`. Ids outside the table are an error.
 pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length: usize) -> Result<Tensor<'e>> {
-    let _ = (exec, embedding, ids, length);
-    unimplemented!()
+    let (vocabulary, positions, width) =
+        (embedding.tokens.shape().rows(), embedding.positions.shape().rows(), embedding.tokens.shape().last());
+    if length == 0 || length > positions || ids.is_empty() || !ids.len().is_multiple_of(length) {
+        return Err(Error::shape(OP, format!("{} ids in texts of {length} tokens, {positions} positions", ids.len())));
+    }
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+        return Err(Error::shape(OP, format!("token {id} is outside the table of {vocabulary}")));
+    }
+    let mut out = exec.alloc([ids.len() / length, length, width], DType::F32)?;
+    let elements = (ids.len() * width) as u64;
+    if let Some(Device::Cpu(_)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: elements, bytes: 12 * elements }) {
+        let row = |row: usize| row * width..(row + 1) * width;
+        for (i, out) in out.f32_mut().chunks_exact_mut(width).enumerate() {
+            let token = &embedding.tokens.f32()[row(ids[i] as usize)];
+            let position = &embedding.positions.f32()[row(i % length)];
+            out.iter_mut().zip(token).zip(position).for_each(|((o, t), p)| *o = t + p);
+        }
+    }
+    Ok(out)
 }

@@ -1,8 +1,11 @@
 //! Group norm (channels-last, optionally with SiLU) and layer norm. Statistics in f32, always in the same order.
 
-use crate::Result;
-use crate::device::{Device, Exec, Tensor};
+mod cpu;
+
+use crate::device::{Buffer, Cost, Device, Exec, Tensor};
+use crate::tensor::DType;
 use crate::weights::HostTensor;
+use crate::{Error, Result};
 
 /// Scale and shift of a normalisation.
 #[derive(Debug)]
@@ -11,13 +14,26 @@ pub struct Norm {
     pub groups: usize,
     /// Added to the variance.
     pub eps: f32,
+    weight: Buffer,
+    bias: Buffer,
 }
 
 impl Norm {
     /// Takes weight and bias `[C]`.
     pub fn prepare(device: &Device, groups: usize, eps: f32, weight: HostTensor<'_>, bias: HostTensor<'_>) -> Result<Norm> {
-        let _ = (device, weight, bias);
-        Ok(Norm { groups, eps })
+        let channels = match (weight.shape.as_slice(), bias.shape.as_slice()) {
+            (&[c], &[d]) if c == d && c > 0 => c,
+            (w, b) => return Err(Error::shape("norm", format!("`{}` {w:?} and `{}` {b:?} are not [C]", weight.name, bias.name))),
+        };
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(Error::shape("norm", format!("`{}`: {channels} channels in {groups} groups", weight.name)));
+        }
+        Ok(Norm { groups, eps, weight: to_buffer(device, &weight), bias: to_buffer(device, &bias) })
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.weight.shape().len()
     }
 }
 
@@ -29,12 +45,54 @@ pub fn group_norm<'e>(
     skip: Option<&Tensor<'_>>,
     silu: bool,
 ) -> Result<Tensor<'e>> {
-    let _ = (exec, norm, x, skip, silu);
-    unimplemented!()
+    const OP: &str = "group_norm";
+    let &[batch, height, width, x_channels] = x.dims() else {
+        return Err(Error::shape(OP, format!("{x:?} is not [B, H, W, C]")));
+    };
+    let mut channels = x_channels;
+    if let Some(skip) = skip {
+        if skip.dims()[..] != [batch, height, width, skip.shape().last()] {
+            return Err(Error::shape(OP, format!("the skip connection {skip:?} does not go with {x:?}")));
+        }
+        channels += skip.shape().last();
+    }
+    if channels != norm.channels() || x.shape().is_empty() {
+        return Err(Error::shape(OP, format!("{channels} channels of {x:?} for a norm of {}", norm.channels())));
+    }
+    let mut out = exec.alloc([batch, height, width, channels], DType::F32)?;
+    let elements = out.shape().len() as u64;
+    let cost = Cost { op: OP, shape: out.shape(), flops: elements * if silu { 10 } else { 6 }, bytes: 12 * elements };
+    if let Some(Device::Cpu(_)) = exec.launch(cost) {
+        cpu::group_norm(norm, height * width, x.f32(), skip.map(|s| s.f32()), silu, out.f32_mut());
+    }
+    Ok(out)
 }
 
 /// Layer norm over the last extent.
 pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result<Tensor<'e>> {
-    let _ = (exec, norm, x);
-    unimplemented!()
+    const OP: &str = "layer_norm";
+    if x.shape().last() != norm.channels() || norm.groups != 1 {
+        return Err(Error::shape(OP, format!("{x:?} for a norm of {} channels in {} groups", norm.channels(), norm.groups)));
+    }
+    let mut out = exec.alloc(x.shape(), DType::F32)?;
+    let elements = out.shape().len() as u64;
+    if let Some(Device::Cpu(_)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 8 * elements }) {
+        cpu::layer_norm(norm, x.f32(), out.f32_mut());
+    }
+    Ok(out)
+}
+
+/// The values of a checkpoint tensor in f32; zeros if it is only declared.
+pub(super) fn to_buffer(device: &Device, tensor: &HostTensor<'_>) -> Buffer {
+    let mut buffer = Buffer::zeros(device, crate::tensor::Shape::new(&tensor.shape), DType::F32);
+    let Some(bytes) = tensor.bytes else { return buffer };
+    for (x, b) in buffer.f32_mut().iter_mut().zip(bytes.chunks_exact(tensor.dtype.size())) {
+        *x = match (tensor.dtype, b) {
+            (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (DType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
+            (DType::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
+            (_, b) => f32::from(b[0]),
+        };
+    }
+    buffer
 }
