@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | stages | [`pipeline`], [`corpus`], [`shards`] |
+//! | stages | [`corpus`], [`shards`] |
 //! | models | [`diffusion`], [`tokenizer`], [`weights`] |
 //! | operations | [`ops`] |
 //! | execution | [`device`], [`tensor`] |
@@ -32,7 +32,6 @@ pub mod device;
 pub mod diffusion;
 mod error;
 pub mod ops;
-pub mod pipeline;
 pub mod rng;
 pub mod shards;
 pub mod tensor;

@@ -33,6 +33,18 @@ impl Device {
         Ok(Device::Cpu(Cpu::new(threads)?))
     }
 
+    /// Refuses a precision that this processor has no instructions for.
+    pub fn check_precision(&self, precision: Precision) -> Result<()> {
+        let Device::Cpu(cpu) = self;
+        if precision == Precision::Bf16 && cpu.isa() != cpu::Isa::Avx512Bf16 {
+            return Err(Error::usage(
+                format!("bf16 needs a CPU with AVX512-BF16; this one has {}", cpu.isa().name()),
+                "use --dtype f32",
+            ));
+        }
+        Ok(())
+    }
+
     /// One line for logs and manifests: "cpu, 2 threads, avx512".
     pub fn describe(&self) -> String {
         match self {

@@ -1,0 +1,76 @@
+//! What a run tells while it runs.
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// The work is known.
+    Planned {
+        /// Images this worker is asked for.
+        samples: u64,
+        /// Of them, made by earlier runs.
+        done: u64,
+        /// Shards this worker is asked for.
+        shards: u64,
+        /// Device, threads, instruction set.
+        device: &'a str,
+    },
+    /// Something to know that stops nothing.
+    Warning(&'a str),
+    /// The model is in memory.
+    Loaded {
+        /// Time it took.
+        seconds: f64,
+    },
+    /// A denoising step of the current batch is done.
+    Step {
+        /// UNet evaluations done.
+        step: usize,
+        /// UNet evaluations in all.
+        steps: usize,
+    },
+    /// An image is on disk, or has failed.
+    Sample {
+        /// Key in the shard.
+        key: &'a str,
+        /// Position of the caption in the corpus.
+        index: u64,
+        /// Seed of the image.
+        seed: u64,
+        /// Why there is no image.
+        fault: Option<&'a str>,
+    },
+    /// A shard is complete.
+    Shard {
+        /// Its number.
+        id: u32,
+        /// Pairs, failures included.
+        samples: u64,
+        /// Failures.
+        failed: u64,
+        /// Time spent on it, over all runs.
+        seconds: f64,
+    },
+    /// The run is over.
+    Finished(&'a Summary),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Images this worker was asked for.
+    pub samples: u64,
+    /// Made in this run.
+    pub made: u64,
+    /// Failed, in all runs.
+    pub failed: u64,
+    /// Captions that were too long for the text encoder and lost their end.
+    pub cut: u64,
+    /// Time of this run.
+    pub seconds: f64,
+}
+
+/// Receives the events of a run.
+pub trait Events: Sync {
+    /// Called for each event, in order.
+    fn event(&self, event: &Event<'_>);
+}
