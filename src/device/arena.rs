@@ -125,12 +125,7 @@ impl Arena {
     ///
     /// # Errors
     /// What `pass` returns; an internal error if it takes or drops tensors otherwise than in the recording.
-    pub fn run<R: Send>(
-        &mut self,
-        device: &Device,
-        plan: &Plan,
-        pass: impl FnOnce(&Exec<'_>) -> Result<R> + Send,
-    ) -> Result<R> {
+    pub fn run<R: Send>(&mut self, device: &Device, plan: &Plan, pass: impl FnOnce(&Exec<'_>) -> Result<R> + Send) -> Result<R> {
         self.run_observed(device, plan, None, pass)
     }
 

@@ -52,7 +52,7 @@ impl<'d, 'a> Build<'d, 'a> {
     /// A linear layer that the checkpoint holds as a 1x1 convolution, `[outputs, inputs, 1, 1]`.
     pub fn pointwise(&self, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         let layer = self.loader.scope(name);
-        let weight = HostTensor { shape: vec![outputs, inputs], ..layer.tensor("weight", &[outputs, inputs, 1, 1]) };
+        let weight = layer.tensor("weight", &[outputs, inputs, 1, 1]);
         Linear::prepare(self.device, self.precision, &[(weight, Some(layer.tensor("bias", &[outputs])))])
     }
 

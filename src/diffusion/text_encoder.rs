@@ -131,7 +131,8 @@ impl TextEncoder {
         let width = self.config.width;
         let mut a = layer_norm(exec, &layer.norm1, &h)?;
         a = linear(exec, &layer.qkv, &a, Activation::None, None)?;
-        let settings = Attention { heads: self.config.heads, head_dim: width / self.config.heads, causal: true, kv_rows: None };
+        let (heads, precision) = (self.config.heads, Precision::F32);
+        let settings = Attention { heads, head_dim: width / heads, causal: true, kv_rows: None, precision };
         let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &a, column: part * width });
         a = attention(exec, settings, q, k, v)?;
         h = linear(exec, &layer.out, &a, Activation::None, Some(&h))?;

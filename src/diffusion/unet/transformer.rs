@@ -3,7 +3,7 @@
 use super::pass::{Pass, match_batch};
 use super::text::TextProjections;
 use crate::Result;
-use crate::device::{Exec, Tensor};
+use crate::device::{Exec, Precision, Tensor};
 use crate::diffusion::layers::Build;
 use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
@@ -40,6 +40,7 @@ pub(super) struct Transformer {
 struct TransformerBlock {
     channels: usize,
     heads: usize,
+    precision: Precision,
     norm1: Norm,
     self_qkv: Linear,
     self_out: Linear,
@@ -99,6 +100,7 @@ impl TransformerBlock {
         Ok(TransformerBlock {
             channels,
             heads: config.heads,
+            precision: build.precision,
             norm1: norm("norm1")?,
             self_qkv: attn1.stacked(["to_q", "to_k", "to_v"], channels, channels, false)?,
             self_out: attn1.linear("to_out.0", channels, channels, true)?,
@@ -147,6 +149,6 @@ impl TransformerBlock {
     }
 
     fn attention<'t>(&self, kv_rows: Option<&'t [usize]>) -> Attention<'t> {
-        Attention { heads: self.heads, head_dim: self.channels / self.heads, causal: false, kv_rows }
+        Attention { heads: self.heads, head_dim: self.channels / self.heads, causal: false, kv_rows, precision: self.precision }
     }
 }

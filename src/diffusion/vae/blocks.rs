@@ -1,7 +1,7 @@
 //! What encoder and decoder share: the middle, and its attention.
 
 use super::{EPS, VaeConfig};
-use crate::device::{Exec, Tensor};
+use crate::device::{Exec, Precision, Tensor};
 use crate::diffusion::layers::Build;
 use crate::diffusion::resnet::ResnetBlock;
 use crate::ops::attention::{Attention, Columns, attention};
@@ -17,6 +17,7 @@ pub(super) fn resnet(build: &Build, inputs: usize, outputs: usize, config: &VaeC
 /// `x + out(attention(qkv(norm(x))))` over all positions, one head as wide as the image is deep.
 #[derive(Debug)]
 struct ImageAttention {
+    precision: Precision,
     norm: Norm,
     qkv: Linear,
     out: Linear,
@@ -25,6 +26,7 @@ struct ImageAttention {
 impl ImageAttention {
     fn new(build: &Build, channels: usize, config: &VaeConfig) -> Result<ImageAttention> {
         Ok(ImageAttention {
+            precision: build.precision,
             norm: build.norm("group_norm", channels, config.norm_groups, EPS)?,
             qkv: build.stacked(["to_q", "to_k", "to_v"], channels, channels, true)?,
             out: build.linear("to_out.0", channels, channels, true)?,
@@ -38,7 +40,7 @@ impl ImageAttention {
         let mut h = group_norm(exec, &self.norm, x, None, false)?;
         h = linear(exec, &self.qkv, &h, Activation::None, None)?.reshape([batch, height * width, 3 * channels]);
         let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &h, column: part * channels });
-        let settings = Attention { heads: 1, head_dim: channels, causal: false, kv_rows: None };
+        let settings = Attention { heads: 1, head_dim: channels, causal: false, kv_rows: None, precision: self.precision };
         h = attention(exec, settings, q, k, v)?.reshape([batch, height, width, channels]);
         linear(exec, &self.out, &h, Activation::None, Some(x))
     }

@@ -12,6 +12,3 @@ pub use encoder::VaeEncoder;
 
 /// Added to the variance in every norm of the autoencoder, fixed in diffusers.
 const EPS: f32 = 1e-6;
-
-#[cfg(test)]
-pub(crate) use config::tests::sd15;
