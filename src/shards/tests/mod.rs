@@ -3,6 +3,7 @@
 mod hostile;
 mod resume;
 mod run;
+mod show;
 mod verify;
 
 use std::path::Path;
