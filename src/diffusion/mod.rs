@@ -1,1 +1,3 @@
-//! TODO module diffusion
+//! Stable Diffusion: schedulers.
+
+pub mod schedulers;
