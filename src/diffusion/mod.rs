@@ -3,6 +3,7 @@
 mod config;
 mod layers;
 mod resnet;
+pub mod schedulers;
 pub mod text_encoder;
 pub mod unet;
 pub mod vae;
