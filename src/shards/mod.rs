@@ -26,6 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod ustar;
+mod verify;
 mod writer;
 
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode_image, image_fault};
@@ -35,4 +36,5 @@ pub use reader::{ReadLimits, ShardReader, StoredSample, read_shard};
 pub use run::{RunManifest, Worker, config_sha256};
 pub use sample::{Column, ColumnKind, Outcome, Sample};
 pub use stats::{ShardStats, shard_stats};
+pub use verify::{Problem, Report, verify};
 pub use writer::{Shard, ShardSettings, ShardWriter};

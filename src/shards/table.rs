@@ -1,18 +1,45 @@
 //! The parquet of a shard: one row group, one optional flat column per field, snappy.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, ConvertedType, LogicalType, Repetition, Type as PhysicalType};
+use parquet::basic::{Compression, LogicalType, Repetition, Type as PhysicalType};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::record::Field;
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Map, Value};
 
 use super::sample::{Column, ColumnKind};
 use crate::{Error, Result};
+
+/// The rows of the parquet at `path`. Columns of types that [`ColumnKind`] does not have are an error.
+pub(super) fn decode_table(path: &Path) -> Result<Vec<Map<String, Value>>> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    decode(file).map_err(|e| Error::format(path, "", format!("cannot be decoded: {e}")))
+}
+
+fn decode(file: File) -> std::result::Result<Vec<Map<String, Value>>, ParquetError> {
+    let reader = SerializedFileReader::new(file)?;
+    let mut rows = Vec::new();
+    for row in reader.get_row_iter(None)? {
+        let columns = row?.into_columns().into_iter().map(|(name, field)| match field {
+            Field::Null => Ok((name, Value::Null)),
+            Field::Str(text) => Ok((name, Value::from(text))),
+            Field::Long(number) => Ok((name, Value::from(number))),
+            Field::ULong(number) => Ok((name, Value::from(number))),
+            Field::Double(number) => Ok((name, Value::from(number))),
+            Field::Bool(flag) => Ok((name, Value::from(flag))),
+            other => Err(ParquetError::General(format!("column {name} holds {other}, which no column of a shard does"))),
+        });
+        rows.push(columns.collect::<std::result::Result<_, _>>()?);
+    }
+    Ok(rows)
+}
 
 /// The parquet file of `rows`, each with a value for each of `columns`. Same rows, same bytes.
 pub(super) fn encode_table(path: &Path, columns: &[Column], rows: &[Map<String, Value>]) -> Result<Vec<u8>> {
@@ -66,8 +93,43 @@ fn schema(columns: &[Column]) -> std::result::Result<TypePtr, ParquetError> {
             ColumnKind::Bool => (PhysicalType::BOOLEAN, None),
         };
         let builder = Type::primitive_type_builder(&column.name, physical).with_repetition(Repetition::OPTIONAL);
-        builder.with_logical_type(logical).with_converted_type(ConvertedType::NONE).build().map(Arc::new)
+        builder.with_logical_type(logical).build().map(Arc::new)
     };
     let fields = columns.iter().map(field).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rows_come_back() {
+        let columns = [
+            Column::new("text", ColumnKind::Text),
+            Column::new("int", ColumnKind::Int),
+            Column::new("uint", ColumnKind::UInt),
+            Column::new("float", ColumnKind::Float),
+            Column::new("bool", ColumnKind::Bool),
+        ];
+        let rows: Vec<Map<String, Value>> = [
+            json!({"text": "héllo, \"wörld\"\n", "int": i64::MIN, "uint": u64::MAX, "float": 0.1, "bool": true}),
+            json!({"text": null, "int": null, "uint": null, "float": null, "bool": null}),
+            json!({"text": "", "int": 0, "uint": 0, "float": -1e300, "bool": false}),
+        ]
+        .into_iter()
+        .map(|row| row.as_object().unwrap().clone())
+        .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.parquet");
+        for rows in [&rows[..], &rows[1..2], &[]] {
+            let bytes = encode_table(&path, &columns, rows).unwrap();
+            assert_eq!(bytes, encode_table(&path, &columns, rows).unwrap(), "the same bytes each time");
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(decode_table(&path).unwrap(), rows);
+        }
+        std::fs::write(&path, b"PAR1 this is no table").unwrap();
+        assert!(decode_table(&path).unwrap_err().to_string().contains("t.parquet"));
+    }
 }

@@ -41,9 +41,6 @@ impl WeightFile {
     /// sizes), a tensor name appears twice, or it is a link out of its repository in a cache.
     pub fn open(path: &Path) -> Result<WeightFile> {
         let file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
-        if file.metadata().map_err(Error::io("read", path))?.is_dir() {
-            return Err(Error::format(path, "", "a folder where a safetensors file is expected"));
-        }
         // SAFETY: the map is private and read-only. As with every mapped file, nobody may change it while it is in use: weight
         // files are written once, by tools that replace and do not rewrite them.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;

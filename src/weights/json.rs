@@ -25,13 +25,16 @@ pub fn read_json(path: &Path) -> Result<Value> {
     serde_json::from_slice(text).map_err(|e| Error::format(path, format!("line {}", e.line()), format!("not valid JSON: {e}")))
 }
 
-/// The real path of a file. In a snapshot of a Hugging Face cache files are links, which may lead into the same repository's
+/// The real path of a regular file. In a snapshot of a Hugging Face cache files are links, which may lead into the same repository's
 /// `blobs/` or stay in the snapshot, and nowhere else.
 ///
 /// # Errors
-/// [`Error::Io`] for a missing file or dangling link, [`Error::Format`] for a link that leaves its repository.
+/// [`Error::Io`] for a missing file or dangling link, [`Error::Format`] for a folder or device, or a link that leaves its repository.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     let real = path.canonicalize().map_err(Error::io("read", path))?;
+    if !real.is_file() {
+        return Err(Error::format(path, "", "not a regular file"));
+    }
     let Some((repository, snapshot)) = cache_position(path) else { return Ok(real) };
     let allowed = [repository.join("blobs"), snapshot];
     if allowed.iter().any(|root| root.canonicalize().is_ok_and(|root| real.starts_with(root))) {

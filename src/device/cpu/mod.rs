@@ -1,6 +1,9 @@
 //! The CPU: a pool of threads and the instruction set found at run time.
 
 pub mod gemm;
+pub mod math;
+pub(crate) mod parallel;
+pub mod vector;
 
 use crate::{Error, Result};
 use std::sync::Arc;

@@ -1,6 +1,9 @@
 //! Tests of whole shards and folders. The small ones live with their modules.
 
+mod hostile;
 mod resume;
+mod run;
+mod verify;
 
 use std::path::Path;
 
