@@ -1,6 +1,6 @@
 """Writes tests/golden/token_ids.json: digests of the ids that transformers' CLIPTokenizer gives for real captions.
 
-    python tools/corpus/fetch.py
+    tools/corpus/fetch
     python tools/corpus/token_ids.py [--vocab bpe_simple_vocab_16e6.txt.gz]
 
 The captions are the first 20,000 of COCO 2014 train, in the order of the file; the tokenizer is that of Stable Diffusion 1.x.

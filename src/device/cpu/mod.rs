@@ -2,6 +2,7 @@
 
 pub mod gemm;
 pub mod math;
+pub(crate) mod parallel;
 pub mod vector;
 
 use crate::{Error, Result};

@@ -106,7 +106,7 @@ pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fus
     let cost = Cost {
         op: "conv2d",
         shape,
-        flops: 2 * (shape.rows() * layout.len()) as u64,
+        flops: 2 * (shape.rows() * layout.elements()) as u64,
         bytes: 4 * elements as u64 + layer.packed.bytes(),
     };
     let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
@@ -121,7 +121,6 @@ pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fus
         upsample: fused.upsample,
     };
     let epilogue = Epilogue {
-        bias: None,
         channel_bias: fused.channel_bias.map(|t| t.f32()),
         activation: Activation::None,
         residual: fused.residual.map(|t| t.f32()),

@@ -12,7 +12,6 @@ pub(crate) struct Packed {
     layout: Layout,
     precision: Precision,
     weights: Option<Weights>,
-    bias: Option<Vec<f32>>,
 }
 
 impl Packed {
@@ -33,7 +32,7 @@ impl Packed {
         }
         let declared = parts.iter().any(|(w, b)| w.bytes.is_none() || b.as_ref().is_some_and(|b| b.bytes.is_none()));
         if declared {
-            return Ok(Packed { layout, precision, weights: None, bias: None });
+            return Ok(Packed { layout, precision, weights: None });
         }
         let mut bias = vec![0.0; layout.columns()];
         let mut first = 0;
@@ -44,16 +43,16 @@ impl Packed {
             }
             first += rows;
         }
-        let weights = Weights::pack(device, layout, |mut output, out| {
+        let Device::Cpu(cpu) = device;
+        let weights = Weights::pack(cpu, precision, layout, &bias, |mut output, out| {
             for (weight, _) in parts {
                 if output < weight.shape[0] {
                     return copy_f32(weight, output * row, out);
                 }
                 output -= weight.shape[0];
             }
-        });
-        let bias = parts.iter().any(|(_, b)| b.is_some()).then_some(bias);
-        Ok(Packed { layout, precision, weights: Some(weights), bias })
+        })?;
+        Ok(Packed { layout, precision, weights: Some(weights) })
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -66,7 +65,7 @@ impl Packed {
             Precision::F32 => 4,
             Precision::Bf16 => 2,
         };
-        (self.layout.len() * element + self.layout.columns() * 4) as u64
+        (self.layout.elements() * element + self.layout.columns() * 4) as u64
     }
 
     /// The product with the bias of the layer and whatever else `epilogue` holds.
@@ -81,7 +80,7 @@ impl Packed {
         let Some(weights) = &self.weights else {
             return Err(Error::Internal { op: "layer", message: "run with weights that were only declared".into() });
         };
-        product(cpu, weights, input, window, &Epilogue { bias: self.bias.as_deref(), ..epilogue }, out);
+        product(cpu, weights, input, window, &epilogue, out);
         Ok(())
     }
 }

@@ -105,13 +105,13 @@ pub fn linear<'e>(
     let cost = Cost {
         op: "linear",
         shape,
-        flops: 2 * (shape.rows() * layout.len()) as u64,
+        flops: 2 * (shape.rows() * layout.elements()) as u64,
         bytes: 4 * elements as u64 + layer.packed.bytes(),
     };
     let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
     let input =
         Input { x: x.f32(), channels: layout.channels, skip: None, batch: 1, height: 1, width: shape.rows(), upsample: false };
-    let epilogue = Epilogue { bias: None, channel_bias: None, activation, residual: residual.map(|r| r.f32()) };
+    let epilogue = Epilogue { channel_bias: None, activation, residual: residual.map(|r| r.f32()) };
     layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
     Ok(out)
 }

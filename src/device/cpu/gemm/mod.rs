@@ -1,13 +1,29 @@
-//! Matrix products with a prepared right-hand side: linear layers and convolutions.
+//! Matrix products with prepared weights: one engine for linear layers and convolutions.
+//!
+//! The result is cut into tasks, regions of positions by groups of panels of columns, and every task goes through the sum block
+//! by block: it copies the part of the input under its windows ([`patch`]), multiplies it with each panel of the block
+//! ([`kernel`]), and keeps its sums in memory of the worker until the last block, after which they are finished and stored once
+//! ([`epilogue`]). Patch, sums and one panel of a block fit the second-level cache; weights are read once for each region.
+//!
+//! The order of every sum is a function of the layer alone ([`weights`]). How the result is cut may follow batch, image size and
+//! number of threads: it does not change a bit.
 
 mod epilogue;
+mod kernel;
+mod patch;
+mod tasks;
 mod weights;
 
 pub use epilogue::{Activation, Epilogue};
 pub use weights::{Layout, Weights};
 
 use super::Cpu;
-use rayon::prelude::*;
+use super::parallel::{for_each_task, with_scratch};
+use epilogue::{Finish, finish};
+use kernel::{PANEL, Segment, Tile, kernels};
+use patch::Patch;
+use tasks::{Task, Tasks};
+use weights::SEGMENTS;
 
 /// The left-hand side: images `[batch, height, width, channels]`, whose channels may lie in two tensors.
 /// A matrix `[rows, channels]` is one image of one row.
@@ -27,6 +43,12 @@ pub struct Input<'a> {
     pub width: usize,
     /// Each position stands for a square of 2 x 2.
     pub upsample: bool,
+}
+
+impl Input<'_> {
+    fn scale(&self) -> usize {
+        if self.upsample { 2 } else { 1 }
+    }
 }
 
 /// The window that slides over the images.
@@ -54,34 +76,159 @@ impl Window {
 }
 
 /// `out = epilogue(windows of input x weights)`: `[batch, height', width', outputs]`.
+///
+/// # Panics
+/// If a length does not fit its extents.
 pub fn product(cpu: &Cpu, weights: &Weights, input: &Input<'_>, window: Window, epilogue: &Epilogue<'_>, out: &mut [f32]) {
-    let _ = cpu;
-    let scale = if input.upsample { 2 } else { 1 };
-    let (height, width) = (input.height * scale, input.width * scale);
-    let (rows, columns) = (window.positions(height).unwrap_or(0), window.positions(width).unwrap_or(0));
-    let (n, total) = (weights.layout().outputs, weights.layout().columns());
-    out.par_chunks_mut(columns * n).enumerate().for_each(|(line, out)| {
-        let mut sums = vec![0f32; total];
-        let (b, y) = (line / rows, line % rows);
-        for x in 0..columns {
-            sums.fill(0.0);
-            for tap in 0..window.size * window.size {
-                let (iy, ix) = (y * window.stride + tap / window.size, x * window.stride + tap % window.size);
-                let (Some(iy), Some(ix)) = (iy.checked_sub(window.before), ix.checked_sub(window.before)) else { continue };
-                if iy >= height || ix >= width {
-                    continue;
-                }
-                let at = (b * input.height + iy / scale) * input.width + ix / scale;
-                let mut channel = 0;
-                for (values, count) in [(input.x, input.channels)].into_iter().chain(input.skip) {
-                    for &a in &values[at * count..][..count] {
-                        let row = weights.row(tap, channel);
-                        sums.iter_mut().zip(row).for_each(|(s, &w)| *s += a * w);
-                        channel += 1;
+    let layout = weights.layout();
+    let (mut input, scale) = (*input, input.scale());
+    if window == Window::POINT && scale == 1 {
+        // Without neighbours all positions are one long row.
+        input = Input { batch: 1, height: 1, width: input.batch * input.height * input.width, ..input };
+    }
+    let positions = |extent| window.positions(extent * scale).unwrap_or(0);
+    let (image_rows, columns) = (positions(input.height), positions(input.width));
+    let rows = input.batch * image_rows;
+    let pixels = input.batch * input.height * input.width;
+    assert_eq!(layout.taps, window.size * window.size, "taps");
+    assert_eq!(layout.channels, input.channels + input.skip.map_or(0, |s| s.1), "channels");
+    assert_eq!(input.x.len(), pixels * input.channels, "input");
+    assert!(input.skip.is_none_or(|(values, channels)| values.len() == pixels * channels), "second input");
+    assert_eq!(out.len(), rows * columns * layout.outputs, "result");
+    assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()), "residual");
+    assert!(epilogue.channel_bias.is_none_or(|b| b.len() == layout.outputs), "channel bias");
+    if out.is_empty() {
+        return;
+    }
+    let job = Job { cpu, weights, input, window, epilogue, image_rows, columns, out: Shared(out.as_mut_ptr()) };
+    let tasks = Tasks::new(rows, columns, weights, cpu.threads());
+    for_each_task(tasks.count(), |i| job.run(tasks.get(i)));
+}
+
+/// Memory that tasks write disjoint parts of.
+struct Shared(*mut f32);
+
+// SAFETY: each element of the result belongs to exactly one task.
+unsafe impl Sync for Shared {}
+
+struct Job<'a> {
+    cpu: &'a Cpu,
+    weights: &'a Weights,
+    input: Input<'a>,
+    window: Window,
+    epilogue: &'a Epilogue<'a>,
+    /// Rows of the result in an image.
+    image_rows: usize,
+    /// Columns of the result.
+    columns: usize,
+    out: Shared,
+}
+
+impl Job<'_> {
+    /// Computes one task.
+    fn run(&self, task: Task) {
+        let patch = Patch::new(self.window, task.region.clone(), self.image_rows);
+        let most_slices = self.weights.blocks().map(|b| b.slices).max().unwrap_or(0);
+        let (patch_elements, sum_elements) = (patch.elements(most_slices), task.positions() * task.panels.len() * PANEL);
+        with_scratch(patch_elements + sum_elements, tasks::SCRATCH, |scratch| {
+            let (sums, cells) = scratch.split_at_mut(sum_elements);
+            for block in self.weights.blocks() {
+                patch.fill(&self.input, self.weights, block, cells);
+                self.block(&task, &patch, block, cells, sums);
+            }
+        });
+    }
+
+    /// Adds one block of the sum to all positions and columns of a task; finishes them if it is the last.
+    fn block(&self, task: &Task, patch: &Patch, block: weights::Block, cells: &[f32], sums: &mut [f32]) {
+        let kernels = kernels(self.cpu.isa(), self.weights.precision());
+        let mut segments = [Segment::default(); SEGMENTS];
+        let segments = patch.segments(self.weights, block, &mut segments);
+        let lines = segments.iter().map(|s| s.steps).sum::<usize>() * PANEL / 16;
+        let cut = Cut::new(task.region.columns.len(), kernels.len());
+        // Each tile prefetches its share of the next panel.
+        let tiles = cut.count * task.region.rows.len();
+        let share = lines.div_ceil(tiles);
+        let ahead_lines = (4 * share).div_ceil(lines / 2).min(4);
+        let last = block.first_slice + block.slices == self.weights.slices();
+        for (j, panel) in task.panels.clone().enumerate() {
+            let b = self.weights.panel(panel)[block.offset..].as_ptr();
+            let next = self.weights.panel((panel + 1).min(self.weights.layout().panels() - 1))[block.offset..].as_ptr();
+            let mut tile_number = 0;
+            for row in task.region.rows.clone() {
+                for (column, height) in cut.tiles(task.region.columns.start) {
+                    let position = task.position(row, column);
+                    let tile = Tile {
+                        segments,
+                        a: cells[patch.offset(row, column)..].as_ptr(),
+                        b,
+                        c: sums[(j * task.positions() + position) * PANEL..].as_mut_ptr(),
+                        accumulate: block.first_slice > 0,
+                        ahead: next.wrapping_add(tile_number * share * 16),
+                        ahead_lines,
+                    };
+                    // SAFETY: the patch holds the rows of every segment for all positions of the task, the panel holds all
+                    // steps of the block, the sums hold `height` rows from this position; `kernels` fit the processor.
+                    unsafe { kernels[height - 1](&tile) };
+                    tile_number += 1;
+                    if last {
+                        self.finish(task, j, row, column, height, sums);
                     }
                 }
             }
-            epilogue.finish(&sums, (line * columns + x) * n, &mut out[x * n..][..n]);
         }
-    });
+    }
+
+    /// Stores a tile of finished sums, `height` positions of panel number `j` of the task.
+    fn finish(&self, task: &Task, j: usize, row: usize, column: usize, height: usize, sums: &[f32]) {
+        let layout = self.weights.layout();
+        let panel = task.panels.start + j;
+        let position = task.position(row, column);
+        let panel_sums = |j: usize| -> &[[f32; PANEL]] {
+            bytemuck::cast_slice(&sums[(j * task.positions() + position) * PANEL..][..height * PANEL])
+        };
+        let (value, first) = match (layout.gated, panel % 2) {
+            (false, _) => (j, panel * PANEL),
+            (true, 1) => (j - 1, panel / 2 * PANEL),
+            (true, _) => return, // the gates are still missing
+        };
+        let width = PANEL.min(layout.outputs - first);
+        let mut bias = self.weights.bias(task.panels.start + value);
+        if let Some(more) = self.epilogue.channel_bias {
+            bias.iter_mut().zip(&more[first..first + width]).for_each(|(b, m)| *b += m);
+        }
+        let at = (row * self.columns + column) * layout.outputs + first;
+        let tile = Finish {
+            activation: self.epilogue.activation,
+            sums: panel_sums(value),
+            gates: if layout.gated { panel_sums(j) } else { &[] },
+            bias,
+            gate_bias: if layout.gated { self.weights.bias(panel) } else { [0.0; PANEL] },
+            residual: self.epilogue.residual.map_or(std::ptr::null(), |r| r[at..].as_ptr()),
+            out: self.out.0.wrapping_add(at),
+            stride: layout.outputs,
+            width,
+        };
+        // SAFETY: `at` is the first of `height` positions of a row of the result, each with `width` more columns; the residual is
+        // shaped alike (checked in `product`); no other task has these positions and columns.
+        unsafe { finish(self.cpu.isa(), &tile) };
+    }
+}
+
+/// A row of positions cut into tiles of nearly equal height.
+struct Cut {
+    positions: usize,
+    count: usize,
+}
+
+impl Cut {
+    fn new(positions: usize, most: usize) -> Cut {
+        Cut { positions, count: positions.div_ceil(most) }
+    }
+
+    /// First position and height of each tile.
+    fn tiles(&self, first: usize) -> impl Iterator<Item = (usize, usize)> {
+        let edge = move |i: usize| self.positions * i / self.count;
+        (0..self.count).map(move |i| (first + edge(i), edge(i + 1) - edge(i)))
+    }
 }

@@ -1,7 +1,19 @@
-//! Weights in the order in which the product reads them.
+//! Weights in the order in which the kernels read them.
+//!
+//! The sum over channels and window positions (taps) is ordered by slices of [`SLICE`] steps of channels, then taps, then steps.
+//! It is cut into blocks of some slices with all their taps: small enough for a panel of it to stay in the first-level cache while
+//! it meets the rows of a task. Memory: `[panels][slices][taps][steps][PANEL]`, every panel contiguous.
 
-use crate::device::{Buffer, Device};
-use crate::tensor::DType;
+use super::kernel::{PANEL, SLICE};
+use crate::device::Precision;
+use crate::device::cpu::parallel::Line;
+use crate::device::cpu::{Cpu, Isa};
+use crate::{Error, Result};
+use half::bf16;
+use rayon::prelude::*;
+
+/// Most stretches of [`SLICE`] steps in a block: 40 KB of a panel.
+pub(super) const SEGMENTS: usize = 10;
 
 /// Extents of a weight `[columns, channels, taps]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,41 +35,108 @@ impl Layout {
     }
 
     /// Elements of the weight.
-    pub fn len(&self) -> usize {
+    pub fn elements(&self) -> usize {
         self.columns() * self.channels * self.taps
     }
 
-    /// True if an extent is zero.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Panels of columns; those of values and gates take turns.
+    pub(super) fn panels(&self) -> usize {
+        self.outputs.div_ceil(PANEL) * if self.gated { 2 } else { 1 }
+    }
+
+    /// Rows of the weight in a panel.
+    fn panel_rows(&self, panel: usize) -> std::ops::Range<usize> {
+        let (group, base) = if self.gated { (panel / 2, panel % 2 * self.outputs) } else { (panel, 0) };
+        base + group * PANEL..base + self.outputs.min((group + 1) * PANEL)
     }
 }
 
-/// A weight in the layout of the product.
+/// A weight and a bias in the layout of the product.
 #[derive(Debug)]
 pub struct Weights {
     layout: Layout,
-    /// `[taps, channels, columns]`
-    values: Buffer,
+    precision: Precision,
+    panels: Vec<Line>,
+    /// `[panels][PANEL]`
+    bias: Vec<f32>,
+}
+
+/// Channels of a step.
+pub(super) fn step_channels(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 1,
+        Precision::Bf16 => 2,
+    }
+}
+
+/// A part of the sum: some slices of channels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub first_slice: usize,
+    pub slices: usize,
+    /// Position in a panel, in elements.
+    pub offset: usize,
 }
 
 impl Weights {
-    /// Packs a weight whose row `o` (`[channels, taps]`) is written by `read(o, row)`.
-    pub fn pack(device: &Device, layout: Layout, mut read: impl FnMut(usize, &mut [f32])) -> Weights {
-        let Layout { channels, taps, .. } = layout;
-        let columns = layout.columns();
-        let mut values = Buffer::zeros(device, [taps, channels, columns], DType::F32);
-        let packed = values.f32_mut();
-        let mut row = vec![0.0; channels * taps];
-        for column in 0..columns {
-            read(column, &mut row);
+    /// Packs a weight whose row `o` (`[channels, taps]`) is written by `read(o, row)`, and a bias with an element for each row.
+    ///
+    /// # Errors
+    /// If the processor has no instructions for `precision`.
+    pub fn pack(
+        cpu: &Cpu,
+        precision: Precision,
+        layout: Layout,
+        bias: &[f32],
+        read: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<Weights> {
+        if precision == Precision::Bf16 && cpu.isa() != Isa::Avx512Bf16 {
+            let message = "bf16 products need a processor with AVX512-BF16, which this one has not";
+            return Err(Error::usage(message, "use --dtype f32"));
+        }
+        let mut weights = Weights { layout, precision, panels: Vec::new(), bias: vec![0.0; layout.panels() * PANEL] };
+        for panel in 0..layout.panels() {
+            let rows = layout.panel_rows(panel);
+            weights.bias[panel * PANEL..][..rows.len()].copy_from_slice(&bias[rows]);
+        }
+        let panel_lines = weights.panel_elements() / Line::LEN;
+        let mut panels: Vec<Line> = bytemuck::zeroed_vec(panel_lines * layout.panels());
+        let row_elements = layout.channels * layout.taps;
+        cpu.install(|| {
+            panels.par_chunks_mut(panel_lines).enumerate().for_each(|(i, panel)| {
+                let mut rows = vec![0.0; PANEL * row_elements];
+                for (o, row) in layout.panel_rows(i).zip(rows.chunks_exact_mut(row_elements)) {
+                    read(o, row);
+                }
+                weights.pack_panel(&rows, panel);
+            });
+        });
+        weights.panels = panels;
+        Ok(weights)
+    }
+
+    /// Transposes `PANEL` rows of the weight into a panel.
+    fn pack_panel(&self, rows: &[f32], panel: &mut [Line]) {
+        let Layout { channels, taps, .. } = self.layout;
+        let mut steps = bytemuck::cast_slice_mut::<_, [f32; PANEL]>(panel).iter_mut();
+        let step_channels = step_channels(self.precision);
+        for slice in (0..channels).step_by(self.slice_channels()) {
+            let end = channels.min(slice + self.slice_channels());
             for tap in 0..taps {
-                for channel in 0..channels {
-                    packed[(tap * channels + channel) * columns + column] = row[channel * taps + tap];
+                for (channel, step) in (slice..end).step_by(step_channels).zip(&mut steps) {
+                    let at = channel * taps + tap;
+                    for (element, row) in step.iter_mut().zip(rows.chunks_exact(channels * taps)) {
+                        *element = match self.precision {
+                            Precision::F32 => row[at],
+                            Precision::Bf16 => {
+                                let second = if channel + 1 < channels { row[at + taps] } else { 0.0 };
+                                bytemuck::cast([bf16::from_f32(row[at]), bf16::from_f32(second)])
+                            }
+                        };
+                    }
                 }
             }
         }
-        Weights { layout, values }
     }
 
     /// Extents.
@@ -65,8 +144,64 @@ impl Weights {
         self.layout
     }
 
-    pub(super) fn row(&self, tap: usize, channel: usize) -> &[f32] {
-        let columns = self.layout.columns();
-        &self.values.f32()[(tap * self.layout.channels + channel) * columns..][..columns]
+    /// Number type of the products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.panels[..]) + size_of_val(&self.bias[..])
+    }
+
+    /// Channels of a full slice.
+    pub(super) fn slice_channels(&self) -> usize {
+        step_channels(self.precision) * SLICE
+    }
+
+    /// Channels of all slices.
+    fn steps(&self) -> usize {
+        self.layout.channels.div_ceil(step_channels(self.precision))
+    }
+
+    /// Elements of a panel.
+    fn panel_elements(&self) -> usize {
+        self.steps() * self.layout.taps * PANEL
+    }
+
+    /// Slices of channels.
+    pub(super) fn slices(&self) -> usize {
+        self.steps().div_ceil(SLICE)
+    }
+
+    /// The blocks of the sum, in order.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> {
+        let slices = self.slices();
+        let count = slices.div_ceil((SEGMENTS / self.layout.taps).max(1));
+        let each = slices.div_ceil(count);
+        let slice_elements = SLICE * self.layout.taps * PANEL;
+        (0..slices.div_ceil(each)).map(move |i| Block {
+            first_slice: i * each,
+            slices: each.min(slices - i * each),
+            offset: i * each * slice_elements,
+        })
+    }
+
+    /// Steps of a slice: [`SLICE`] but for the last.
+    pub(super) fn slice_steps(&self, slice: usize) -> usize {
+        SLICE.min(self.steps() - slice * SLICE)
+    }
+
+    /// A panel of columns.
+    pub(super) fn panel(&self, panel: usize) -> &[f32] {
+        let elements = self.panel_elements();
+        &bytemuck::cast_slice(&self.panels)[panel * elements..][..elements]
+    }
+
+    /// The bias of a panel.
+    pub(super) fn bias(&self, panel: usize) -> [f32; PANEL] {
+        let mut bias = [0.0; PANEL];
+        bias.copy_from_slice(&self.bias[panel * PANEL..][..PANEL]);
+        bias
     }
 }

@@ -1,9 +1,13 @@
 //! Tokenizer folders for tests: CLIP's own vocabulary, and the settings that a golden file describes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
+use syntic::tensor::DType;
+use syntic::weights::{Arch, write_model_folder};
+use tempfile::TempDir;
 
 /// CLIP's `vocab.json` and `merges.txt`.
 pub struct ClipVocabulary {
@@ -11,10 +15,22 @@ pub struct ClipVocabulary {
     pub merges: String,
 }
 
-pub fn clip_vocabulary() -> ClipVocabulary {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clip-vocab");
-    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_else(|cause| panic!("{name}: {cause}"));
-    ClipVocabulary { vocab: read("vocab.json"), merges: read("merges.txt") }
+/// The vocabulary that `syntic random-model` writes.
+pub fn clip_vocabulary() -> &'static ClipVocabulary {
+    static CLIP: LazyLock<ClipVocabulary> = LazyLock::new(|| {
+        let temporary = TempDir::new().unwrap();
+        let folder = random_tokenizer(&temporary, Arch::Tiny);
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        ClipVocabulary { vocab: read("vocab.json"), merges: read("merges.txt") }
+    });
+    &CLIP
+}
+
+/// Writes a random model without tensors; returns its tokenizer folder.
+pub fn random_tokenizer(parent: &TempDir, arch: Arch) -> PathBuf {
+    let model = parent.path().join(arch.name());
+    write_model_folder(&model, arch, DType::F32, 0, &|_, _| Ok(Vec::new())).unwrap();
+    model.join("tokenizer")
 }
 
 /// Writes a tokenizer folder. A `tokenizer.json` among the settings gets the vocabulary and merges; else they are files.

@@ -1,0 +1,165 @@
+//! Reading the golden models and comparing with their expected tensors.
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use syntic::Result;
+use syntic::device::{Device, Observer, Precision};
+use syntic::tensor::Shape;
+use syntic::weights::{Checkpoint, Component, Loader, read_json};
+
+/// Largest relative L2 error of a block: both sides are f32, and sums of a few hundred terms are added in different orders.
+const TOLERANCE: f64 = 1e-5;
+
+/// Modules whose output never exists here: the residual is added by the product that would make it.
+const INSIDE_FUSED: [&str; 5] = [".self_attn", ".mlp", ".attn1", ".attn2", ".ff"];
+
+/// A model folder of tests/golden.
+pub struct Case {
+    pub device: Device,
+    pub folder: PathBuf,
+}
+
+impl Case {
+    pub fn open(name: &str) -> Case {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        Case { device: Device::cpu(2).unwrap(), folder }
+    }
+
+    /// Builds one network, in f32.
+    pub fn load<M>(&self, component: Component, new: impl Fn(&Path, &Value, &Device, Precision, &Loader<'_>) -> Result<M>) -> M {
+        let folder = self.folder.join(component.folder());
+        let path = folder.join("config.json");
+        let json = read_json(&path).unwrap();
+        // The autoencoder's halves are two networks in one file.
+        let checkpoint = Checkpoint::open(&folder, component).unwrap();
+        let checkpoint = checkpoint.skip(&["encoder.", "decoder.", "quant_conv.", "post_quant_conv."]);
+        checkpoint.load(|loader| new(&path, &json, &self.device, Precision::F32, loader)).unwrap()
+    }
+
+    /// The file `expected/{part}.safetensors`.
+    pub fn golden(&self, part: &str) -> Golden {
+        let path = self.folder.join("expected").join(format!("{part}.safetensors"));
+        Golden { bytes: std::fs::read(&path).unwrap() }
+    }
+}
+
+/// Expected tensors, in torch's layout.
+pub struct Golden {
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn tensor(&self, name: &str) -> Option<(Vec<usize>, Dtype, Vec<u8>)> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = file.tensor(name).ok()?;
+        Some((view.shape().to_vec(), view.dtype(), view.data().to_vec()))
+    }
+
+    /// Shape and values of an f32 tensor.
+    pub fn floats(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let (shape, dtype, bytes) = self.tensor(name).unwrap_or_else(|| panic!("no tensor {name}"));
+        assert_eq!(dtype, Dtype::F32, "{name}");
+        (shape, bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+
+    /// Shape and values of a tensor of token ids.
+    pub fn integers(&self, name: &str) -> (Vec<usize>, Vec<u32>) {
+        let (shape, dtype, bytes) = self.tensor(name).unwrap_or_else(|| panic!("no tensor {name}"));
+        assert_eq!(dtype, Dtype::I64, "{name}");
+        (shape, bytes.as_chunks::<8>().0.iter().map(|b| u32::try_from(i64::from_le_bytes(*b)).unwrap()).collect())
+    }
+
+    /// Compares channels-last values with the tensor of this name.
+    pub fn check(&self, name: &str, shape: Shape, values: &[f32]) -> std::result::Result<(), String> {
+        let (expected_shape, expected) = self.floats(name);
+        let (expected_shape, expected) = channels_last(&expected_shape, &expected);
+        if shape != expected_shape {
+            return Err(format!("{name}: shape {shape:?}, expected {expected_shape:?}"));
+        }
+        let square = |x: f64| x * x;
+        let error: f64 = values.iter().zip(&expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+        let norm: f64 = expected.iter().map(|b| square(f64::from(*b))).sum();
+        let relative = (error / norm).sqrt();
+        // Written so that a NaN fails.
+        if relative <= TOLERANCE {
+            Ok(())
+        } else {
+            Err(format!("{name}: relative error {relative:.2e}, allowed {TOLERANCE:.0e}"))
+        }
+    }
+
+    /// An observer that compares every block that the file knows.
+    pub fn watch(&self) -> Watch<'_> {
+        Watch { golden: self, seen: Mutex::default() }
+    }
+
+    /// Names of the blocks under `prefix`, in alphabetical order.
+    fn blocks(&self, prefix: &str) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let mut names: Vec<String> = file.names().into_iter().map(String::from).collect();
+        names.retain(|name| name.starts_with(prefix) && !INSIDE_FUSED.iter().any(|end| name.ends_with(end)));
+        names.sort();
+        names
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    equal: Vec<String>,
+    first_difference: Option<String>,
+}
+
+/// Compares blocks while a pass runs.
+pub struct Watch<'g> {
+    golden: &'g Golden,
+    seen: Mutex<Seen>,
+}
+
+impl Watch<'_> {
+    /// Fails with the first block that differs, or if a block under `prefix` was not shown.
+    pub fn finish(&self, prefix: &str) {
+        let mut seen = self.seen.lock().unwrap();
+        if let Some(difference) = &seen.first_difference {
+            panic!("first difference after {} equal blocks: {difference}", seen.equal.len());
+        }
+        seen.equal.sort();
+        let expected = self.golden.blocks(prefix);
+        assert!(!expected.is_empty());
+        assert_eq!(seen.equal, expected, "blocks under {prefix}");
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn tensor(&self, name: fmt::Arguments<'_>, shape: Shape, values: &[f32]) {
+        let name = name.to_string();
+        let mut seen = self.seen.lock().unwrap();
+        if seen.first_difference.is_some() || self.golden.tensor(&name).is_none() {
+            return;
+        }
+        // The time embedding is made for all steps at once; the golden file holds the first, once for each sample.
+        let (shape, values) = match name.as_str() {
+            "unet.time_embedding" => {
+                let row = &values[..shape.last()];
+                (Shape::from([2, shape.last()]), [row, row].concat())
+            }
+            _ => (shape, values.to_vec()),
+        };
+        match self.golden.check(&name, shape, &values) {
+            Ok(()) => seen.equal.push(name),
+            Err(difference) => seen.first_difference = Some(difference),
+        }
+    }
+}
+
+/// A tensor `[B, C, H, W]` as `[B, H, W, C]`; others as they are.
+pub fn channels_last(shape: &[usize], values: &[f32]) -> (Shape, Vec<f32>) {
+    let &[b, c, h, w] = shape else { return (Shape::new(shape), values.to_vec()) };
+    let mut out = Vec::with_capacity(values.len());
+    for (n, at) in (0..b).flat_map(|n| (0..h * w).map(move |at| (n, at))) {
+        out.extend((0..c).map(|k| values[(n * c + k) * h * w + at]));
+    }
+    (Shape::from([b, h, w, c]), out)
+}
