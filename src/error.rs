@@ -81,6 +81,14 @@ pub enum Error {
         /// Samples attempted.
         total: u64,
     },
+    /// A check of shards found something wrong.
+    #[error("{}: {problems} problem(s), listed above", path.display())]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// How many.
+        problems: usize,
+    },
     /// The run ended and made every image, but the text encoder did not read some captions to their end.
     #[error("{cut} of {total} captions are longer than the text encoder reads; their end is cut")]
     CaptionsCut {
@@ -134,7 +142,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Internal { .. } | Error::Shape { .. } => 1,
-            Error::SamplesFailed { .. } | Error::CaptionsCut { .. } | Error::Numeric { .. } => 3,
+            Error::SamplesFailed { .. } | Error::CaptionsCut { .. } | Error::Damaged { .. } | Error::Numeric { .. } => 3,
             Error::Interrupted => 75,
             Error::Io { .. } | Error::Format { .. } | Error::Config { .. } | Error::Weights { .. } | Error::Usage { .. } => 2,
         }
