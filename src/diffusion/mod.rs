@@ -1,9 +1,17 @@
 //! Latent diffusion: captions to images with a Stable Diffusion 1.x or 2.x checkpoint.
+//!
+//! [`StableDiffusion`] holds the networks, [`schedulers`] say what to do with their predictions, and a [`Sampler`] runs both.
 
 mod config;
 mod layers;
+mod layout;
+mod model;
 mod resnet;
+mod sampler;
 pub mod schedulers;
 pub mod text_encoder;
 pub mod unet;
 pub mod vae;
+
+pub use model::{StableDiffusion, declared_tensors, load_vae_encoder};
+pub use sampler::{Flaw, Generated, Progress, Sample, Sampler, Savings, Settings};

@@ -1,5 +1,7 @@
 //! Reading the golden models and comparing with their expected tensors.
 
+#![allow(dead_code)] // each test file uses its part
+
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::fmt;
@@ -70,6 +72,13 @@ impl Golden {
         let (shape, dtype, bytes) = self.tensor(name).unwrap_or_else(|| panic!("no tensor {name}"));
         assert_eq!(dtype, Dtype::I64, "{name}");
         (shape, bytes.as_chunks::<8>().0.iter().map(|b| u32::try_from(i64::from_le_bytes(*b)).unwrap()).collect())
+    }
+
+    /// Values of a tensor of bytes.
+    pub fn bytes_of(&self, name: &str) -> Vec<u8> {
+        let (_, dtype, bytes) = self.tensor(name).unwrap_or_else(|| panic!("no tensor {name}"));
+        assert_eq!(dtype, Dtype::U8, "{name}");
+        bytes
     }
 
     /// Compares channels-last values with the tensor of this name.

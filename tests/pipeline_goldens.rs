@@ -1,0 +1,133 @@
+//! Whole runs against diffusers' `StableDiffusionPipeline`: final latents for every scheduler and several step counts, four
+//! different prompts in a batch, not square; pixels; torch's own noise.
+
+mod golden_support;
+
+use golden_support::Case;
+use std::ops::ControlFlow;
+use syntic::device::Precision;
+use syntic::diffusion::schedulers::{SchedulerName, create};
+use syntic::diffusion::{Generated, Sample, Sampler, Savings, Settings, StableDiffusion};
+use syntic::rng::RngKind;
+use syntic::weights::ModelDir;
+
+const CASES: [&str; 2] = ["sd1-tiny", "sd2-tiny"];
+
+/// Largest relative L2 error of final latents.
+const TOLERANCE: f64 = 2e-4;
+
+struct Run<'a> {
+    scheduler: &'a str,
+    steps: usize,
+    guidance: f32,
+    negative: &'a str,
+    /// Start from the stored latents, else from torch's generator with the seeds 42 to 45.
+    given_latents: bool,
+}
+
+impl Default for Run<'_> {
+    fn default() -> Self {
+        Run { scheduler: "ddim", steps: 7, guidance: 7.5, negative: "ids.empty", given_latents: false }
+    }
+}
+
+fn model(case: &str) -> (Case, StableDiffusion) {
+    let case = Case::open(case);
+    let folder = ModelDir::open(case.folder.to_str().unwrap()).unwrap();
+    let model = StableDiffusion::load(&folder, &case.device, Precision::F32).unwrap();
+    (case, model)
+}
+
+fn generate(case: &Case, model: &StableDiffusion, run: Run<'_>) -> Vec<Generated> {
+    let golden = case.golden("pipeline");
+    let (shape, ids) = golden.integers("ids.prompts");
+    let (latent_shape, latents) = golden.floats("init_latents");
+    let len = latents.len() / shape[0];
+    let settings = Settings {
+        height: latent_shape[2] * 8,
+        width: latent_shape[3] * 8,
+        guidance: run.guidance,
+        negative: golden.integers(run.negative).1,
+        rng: RngKind::TorchCpu,
+        savings: Savings::default(),
+    };
+    let scheduler = create(run.scheduler.parse::<SchedulerName>().unwrap(), &model.scheduler, run.steps).unwrap();
+    let mut sampler = Sampler::new(model, scheduler, settings, shape[0]).unwrap();
+    let sample = |i: usize| Sample {
+        ids: &ids[i * shape[1]..][..shape[1]],
+        seed: 42 + i as u64,
+        latents: run.given_latents.then(|| &latents[i * len..][..len]),
+    };
+    let samples: Vec<Sample<'_>> = (0..shape[0]).map(sample).collect();
+    sampler.generate(&samples, &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    (error / expected.iter().map(|b| square(f64::from(*b))).sum::<f64>()).sqrt()
+}
+
+fn check_latents(case: &Case, name: &str, images: &[Generated]) {
+    let (_, expected) = case.golden("pipeline").floats(name);
+    let found: Vec<f32> = images.iter().flat_map(|image| image.latents.iter().copied()).collect();
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let error = relative_error(&found, &expected);
+    eprintln!("{name}: {error:.1e}");
+    assert!(error <= TOLERANCE, "{name}: relative error {error:.2e}");
+}
+
+#[test]
+fn final_latents_equal_diffusers() {
+    for name in CASES {
+        let (case, model) = model(name);
+        for scheduler in ["pndm", "ddim", "euler", "dpm++", "dpm++-karras", "unipc"] {
+            for steps in [1, 4, 7, 20] {
+                let images = generate(&case, &model, Run { scheduler, steps, given_latents: true, ..Run::default() });
+                check_latents(&case, &format!("latents.{scheduler}.{steps}"), &images);
+            }
+        }
+    }
+}
+
+#[test]
+fn torch_seeds_give_the_images_of_diffusers() {
+    for name in CASES {
+        let (case, model) = model(name);
+        // The stochastic ones draw noise at every step from the same generators.
+        for scheduler in ["euler-a", "lcm", "ddim"] {
+            for steps in [4, 7] {
+                let images = generate(&case, &model, Run { scheduler, steps, ..Run::default() });
+                check_latents(&case, &format!("latents.{scheduler}.{steps}"), &images);
+            }
+        }
+    }
+}
+
+#[test]
+fn negative_prompts_and_no_guidance_equal_diffusers() {
+    for name in CASES {
+        let (case, model) = model(name);
+        let images = generate(&case, &model, Run { negative: "ids.negative", ..Run::default() });
+        check_latents(&case, "latents.negative.ddim.7", &images);
+        let images = generate(&case, &model, Run { guidance: 1.0, ..Run::default() });
+        check_latents(&case, "latents.unguided.ddim.7", &images);
+    }
+}
+
+/// Within one level on 99.9% of the values, as the rounding of a float to 8 bits allows.
+#[test]
+fn pixels_equal_diffusers() {
+    for name in CASES {
+        let (case, model) = model(name);
+        let images = generate(&case, &model, Run { scheduler: "pndm", ..Run::default() });
+        let expected = case.golden("pipeline").bytes_of("pixels.pndm.7");
+        let found: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
+        assert_eq!(found.len(), expected.len());
+        assert!(images.iter().all(|image| image.flaw.is_none()));
+        let off = found.iter().zip(&expected).filter(|&(a, b)| a.abs_diff(*b) > 1).count();
+        assert!(off * 1000 <= found.len(), "{name}: {off} of {} values are off by more than one", found.len());
+        let distinct: std::collections::HashSet<u8> = found.into_iter().collect();
+        assert!(distinct.len() > 50, "{name}: an image of {} colours proves nothing", distinct.len());
+    }
+}
