@@ -1,8 +1,8 @@
 //! `syntic generate`: captions in, shards of image-text pairs out.
 
 use super::DeviceArgs;
-use super::progress::Report;
 use super::named;
+use super::progress::Report;
 use std::path::PathBuf;
 use syntic::corpus::{CorpusOptions, Format};
 use syntic::diffusion::schedulers::SchedulerName;
@@ -144,7 +144,11 @@ pub fn run(args: Args) -> Result<()> {
     let run = Run::prepare(args.settings(), &device, precision)?;
     if dry_run {
         let plan = run.describe()?;
-        if json { println!("{plan}") } else { print_plan(&plan) }
+        if json {
+            println!("{plan}")
+        } else {
+            print_plan(&plan)
+        }
         return Ok(());
     }
     let summary = run.execute(&Report::new(json), super::interrupt()?)?;

@@ -10,8 +10,8 @@ mod verify;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use std::sync::atomic::{AtomicBool, Ordering};
-use syntic::{Error, Result};
 use syntic::device::{Device, Precision};
+use syntic::{Error, Result};
 
 /// Synthetic image-text pairs for text-only image captioning.
 #[derive(Debug, Parser)]
@@ -74,7 +74,9 @@ impl DeviceArgs {
 }
 
 /// A flag that takes one of a few named values.
-fn named<T: Clone + Send + Sync + 'static>(values: impl IntoIterator<Item = (&'static str, T)>) -> impl TypedValueParser<Value = T> {
+fn named<T: Clone + Send + Sync + 'static>(
+    values: impl IntoIterator<Item = (&'static str, T)>,
+) -> impl TypedValueParser<Value = T> {
     let values: Vec<(&str, T)> = values.into_iter().collect();
     PossibleValuesParser::new(values.iter().map(|(name, _)| *name)).try_map(move |typed| {
         values.iter().find(|(name, _)| *name == typed).map(|(_, value)| value.clone()).ok_or("not one of the values")

@@ -3,7 +3,7 @@
 use super::named;
 use std::path::PathBuf;
 use syntic::Result;
-use syntic::diffusion::declare_component;
+use syntic::diffusion::declared_tensors;
 use syntic::tensor::DType;
 use syntic::weights::{Arch, write_model_folder};
 
@@ -26,7 +26,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    write_model_folder(&args.out, args.arch, args.dtype, args.seed, &declare_component)?;
+    write_model_folder(&args.out, args.arch, args.dtype, args.seed, &declared_tensors)?;
     eprintln!("{} with random weights (seed {}): {}", args.arch.name(), args.seed, args.out.display());
     Ok(())
 }

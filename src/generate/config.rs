@@ -10,7 +10,13 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Every setting that has an influence on the bytes of the shards: what may not change between runs into the same folder.
-pub(super) fn of_run(settings: &Settings, precision: Precision, scheduler: &str, model: &ModelDir, corpus: &Corpus) -> Result<Value> {
+pub(super) fn of_run(
+    settings: &Settings,
+    precision: Precision,
+    scheduler: &str,
+    model: &ModelDir,
+    corpus: &Corpus,
+) -> Result<Value> {
     let Settings { selection, sampling, output, .. } = settings;
     let init = settings.init_latents.as_deref().map(crate::weights::file_sha256).transpose()?;
     Ok(json!({

@@ -46,6 +46,8 @@ pub struct Run<'d> {
     /// Captions that the text encoder does not read to the end: position, tokens.
     too_long: Vec<(u64, usize)>,
     init: Option<InitLatents>,
+    /// Evaluations of the network for an image.
+    evaluations: usize,
     /// Shape of one sample's latents, [C, h, w].
     latents: [usize; 3],
     /// Every setting that has an influence on the bytes of a shard.
@@ -67,7 +69,7 @@ impl<'d> Run<'d> {
         let (height, width) = (settings.sampling.height, settings.sampling.width);
         spec.check_size(height, width)?;
         let scheduler = settings.sampling.scheduler.resolve(&spec.scheduler)?;
-        schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?;
+        let evaluations = schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?.timesteps().len();
         let tokenizer = ClipTokenizer::open(&model.component("tokenizer")?)?;
         spec.check_tokenizer(&tokenizer)?;
         let latents = spec.latent_shape(height, width);
@@ -77,7 +79,48 @@ impl<'d> Run<'d> {
         let too_long = work.too_long(&corpus, &tokenizer)?;
         let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus)?;
         RunManifest::check(&settings.output.folder, &config)?;
-        Ok(Run { settings, device, precision, model, spec, tokenizer, corpus, work, too_long, init, latents, config })
+        Ok(Run {
+            settings,
+            device,
+            precision,
+            model,
+            spec,
+            tokenizer,
+            corpus,
+            work,
+            too_long,
+            init,
+            evaluations,
+            latents,
+            config,
+        })
+    }
+
+    /// The plan as a JSON object: the resolved configuration, what is there, and what the rest takes. Writes nothing.
+    ///
+    /// # Errors
+    /// If the folder's statistics cannot be read.
+    pub fn describe(&self) -> Result<Value> {
+        let folder = &self.settings.output.folder;
+        let done = self.work.jobs.iter().filter_map(|job| shard_stats(folder, job.shard).transpose());
+        let done: Vec<_> = done.collect::<Result<_>>()?;
+        let Sampling { height, width, guidance, .. } = self.settings.sampling;
+        let batch = self.settings.batch;
+        let cost = self.spec.cost(self.device, (height, width), batch, guidance > 1.0)?;
+        let flops = cost.text_flops + cost.vae_flops + self.evaluations as u64 * cost.unet_flops / batch as u64;
+        let mut plan = serde_json::json!({
+            "work": format!("{} images in {} shards", self.work.samples(), self.work.jobs.len()),
+            "done": format!("{} images in {} shards", done.iter().map(|stats| stats.count).sum::<u64>(), done.len()),
+            "captions_cut": self.too_long.len(),
+            "device": self.device.describe(),
+            "batch": batch,
+            "compute": format!("{:.0} GFLOP an image", flops as f64 / 1e9),
+            "activations": format!("{:.0} MiB", cost.arena_bytes as f64 / (1 << 20) as f64),
+        });
+        if let (Some(plan), Some(config)) = (plan.as_object_mut(), self.config.as_object()) {
+            plan.extend(config.clone());
+        }
+        Ok(plan)
     }
 
     /// Makes the pairs that are not there yet.
@@ -141,18 +184,10 @@ impl<'d> Run<'d> {
     /// Loads the model and makes the images of `jobs`.
     fn make(&self, shards: &ShardSettings, jobs: Vec<&Job>, progress: &mut Progress<'_>) -> Result<()> {
         let started = Instant::now();
-        let model = StableDiffusion::load(&self.model, &self.spec, self.device, self.precision)?;
+        let model = StableDiffusion::load(&self.model, self.device, self.precision)?;
         let sampling = &self.settings.sampling;
         let scheduler = schedulers::create(sampling.scheduler, &self.spec.scheduler, sampling.steps)?;
-        let settings = sampler::Settings {
-            height: sampling.height,
-            width: sampling.width,
-            guidance: sampling.guidance,
-            negative: self.tokenizer.encode(&sampling.negative)?.ids,
-            rng: sampling.rng,
-            savings: Savings::default(),
-        };
-        let mut sampler = Sampler::new(&model, scheduler, settings, self.settings.batch)?;
+        let mut sampler = Sampler::new(&model, scheduler, self.sampler_settings()?, self.settings.batch)?;
         progress.events.event(&Event::Loaded { seconds: started.elapsed().as_secs_f64() });
         let mut saved = None;
         for job in jobs {
@@ -166,6 +201,18 @@ impl<'d> Run<'d> {
         saved.map_or(Ok(()), SavedLatents::finish)
     }
 
+    fn sampler_settings(&self) -> Result<sampler::Settings> {
+        let sampling = &self.settings.sampling;
+        Ok(sampler::Settings {
+            height: sampling.height,
+            width: sampling.width,
+            guidance: sampling.guidance,
+            negative: self.tokenizer.encode(&sampling.negative)?.ids,
+            rng: sampling.rng,
+            savings: Savings::default(),
+        })
+    }
+
     /// The file of final latents, if one is asked for; `before` samples were made by earlier runs.
     fn open_saved_latents(&self, before: u64) -> Result<Option<SavedLatents>> {
         let samples = (self.work.selected.end - self.work.selected.start) as usize;
@@ -177,7 +224,7 @@ impl<'d> Run<'d> {
     /// Makes what is missing of one shard.
     fn make_shard(
         &self,
-        mut writer: ShardWriter,
+        mut writer: Box<ShardWriter>,
         job: &Job,
         sampler: &mut Sampler<'_>,
         mut saved: Option<&mut SavedLatents>,

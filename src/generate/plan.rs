@@ -1,6 +1,6 @@
 //! Which shards and captions a run has to make.
 
-use super::{Selection, Settings};
+use super::Selection;
 use crate::corpus::Corpus;
 use crate::tokenizer::ClipTokenizer;
 use crate::{Error, Result};

@@ -1,5 +1,6 @@
 //! The weight files of one component, and their comparison with what an architecture declares.
 
+use super::digest::{file_sha256, text_sha256};
 use super::file::{Entry, WeightFile};
 use super::names::same_weights;
 use super::nearest::nearest;
@@ -7,7 +8,6 @@ use super::{Component, Loader, NamedShapes, layout};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use safetensors::tensor::Dtype;
-use super::digest::{file_sha256, text_sha256};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 

@@ -18,7 +18,8 @@ const LENGTH_BYTES: usize = 8;
 const MAX_NAME: usize = 1024;
 
 /// A mapped safetensors file whose header has been checked against its length.
-pub(super) struct WeightFile {
+#[derive(Debug)]
+pub(crate) struct WeightFile {
     /// As the folder names it, links not followed.
     path: PathBuf,
     map: Mmap,
@@ -27,7 +28,7 @@ pub(super) struct WeightFile {
 
 /// A tensor as the header describes it.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Name in the file.
     pub key: String,
     pub dtype: Dtype,

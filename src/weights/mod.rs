@@ -24,6 +24,7 @@ mod random;
 
 pub use checkpoint::Checkpoint;
 pub use digest::file_sha256;
+pub(crate) use file::WeightFile;
 pub use json::read_json;
 pub use loader::Loader;
 pub use model_dir::ModelDir;

@@ -10,7 +10,10 @@ fn shards_do_not_depend_on_batch_threads_or_workers() {
     let out = |name: &str| folder.path().join(name);
     run(&mut generate(&captions, &out("one"), &[])).expect(0, &["10 images in 3 shards"]);
     let expected = shard_bytes(&out("one"));
-    assert_eq!(expected.keys().collect::<Vec<_>>(), ["00000.parquet", "00000.tar", "00001.parquet", "00001.tar", "00002.parquet", "00002.tar"]);
+    assert_eq!(
+        expected.keys().collect::<Vec<_>>(),
+        ["00000.parquet", "00000.tar", "00001.parquet", "00001.tar", "00002.parquet", "00002.tar"]
+    );
 
     run(&mut generate(&captions, &out("batch"), &["--batch", "3"])).expect(0, &[]);
     assert!(shard_bytes(&out("batch")) == expected, "--batch changed a shard");

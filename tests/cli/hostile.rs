@@ -68,7 +68,9 @@ fn a_lying_header() {
 #[test]
 fn missing_and_unexpected_keys_are_reported_together() {
     let (folder, model) = model_copy();
-    edit_header(&model, |h| h.replace("\"conv_in.weight\"", "\"conv_inn.weight\"").replace("\"conv_out.bias\"", "\"conv_out.bia\""));
+    edit_header(&model, |h| {
+        h.replace("\"conv_in.weight\"", "\"conv_inn.weight\"").replace("\"conv_out.bias\"", "\"conv_out.bia\"")
+    });
     generate_with(&model, folder.path()).expect(2, &["conv_in.weight", "conv_inn.weight", "conv_out.bias", "conv_out.bia"]);
 }
 

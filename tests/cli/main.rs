@@ -19,7 +19,8 @@ fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny-{}", std::process::id()));
-        let status = syntic().args(["random-model", "--arch", "tiny", "--dtype", "f32", "--seed", "7", "--out"]).arg(&folder).status();
+        let status =
+            syntic().args(["random-model", "--arch", "tiny", "--dtype", "f32", "--seed", "7", "--out"]).arg(&folder).status();
         assert!(status.expect("syntic starts").success());
         folder
     })

@@ -22,7 +22,8 @@ fn another_configuration_is_refused_with_the_difference() {
     let out = folder.path().join("out");
     run(&mut generate(&captions, &out, &[])).expect(0, &[]);
     let before = shard_bytes(&out);
-    run(&mut generate(&captions, &out, &["--guidance", "5", "--seed", "1"])).expect(2, &["guidance", "7.5", "5", "seed", "42", "1"]);
+    run(&mut generate(&captions, &out, &["--guidance", "5", "--seed", "1"]))
+        .expect(2, &["guidance", "7.5", "5", "seed", "42", "1"]);
     std::fs::write(&captions, "two\nothers\n").unwrap();
     run(&mut generate(&captions, &out, &[])).expect(2, &["captions"]);
     assert!(shard_bytes(&out) == before);
