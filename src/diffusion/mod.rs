@@ -6,6 +6,7 @@ mod config;
 mod layers;
 mod layout;
 mod model;
+mod prepared;
 mod resnet;
 mod sampler;
 pub mod schedulers;
