@@ -184,7 +184,7 @@ impl<'m> Sampler<'m> {
         }
     }
 
-    /// The loop over the steps. After the first step it takes no memory.
+    /// The loop over the steps. After the first step it takes no memory (a worker thread's scratch apart, in its first product).
     fn denoise(
         &mut self,
         samples: &[Sample<'_>],
