@@ -45,6 +45,14 @@ impl Device {
         Ok(())
     }
 
+    /// Runs `work`, which may start many passes, on a thread of the device: entering and leaving it for each pass would take a
+    /// little memory now and then.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Device::Cpu(cpu) => cpu.install(work),
+        }
+    }
+
     /// One line for logs and manifests: "cpu, 2 threads, avx512".
     pub fn describe(&self) -> String {
         match self {

@@ -7,6 +7,7 @@ mod cost;
 mod layers;
 mod layout;
 mod model;
+mod prepared;
 mod resnet;
 pub mod sampler;
 pub mod schedulers;

@@ -19,8 +19,8 @@ pub use weights::{Layout, Weights};
 
 use super::Cpu;
 use super::parallel::{for_each_task, with_scratch};
-use epilogue::{Finish, finish};
-use kernel::{PANEL, Segment, Tile, kernels};
+use epilogue::{Checked, Finish};
+use kernel::{PANEL, Segment, Tile, kernels, most_rows};
 use patch::Patch;
 use tasks::{Task, Tasks};
 use weights::SEGMENTS;
@@ -133,7 +133,7 @@ impl Job<'_> {
         with_scratch(patch_elements + sum_elements, tasks::SCRATCH, |scratch| {
             let (sums, cells) = scratch.split_at_mut(sum_elements);
             for block in self.weights.blocks() {
-                patch.fill(&self.input, self.weights, block, cells);
+                patch.fill(self.cpu, &self.input, self.weights, block, cells);
                 self.block(&task, &patch, block, cells, sums);
             }
         });
@@ -141,11 +141,11 @@ impl Job<'_> {
 
     /// Adds one block of the sum to all positions and columns of a task; finishes them if it is the last.
     fn block(&self, task: &Task, patch: &Patch, block: weights::Block, cells: &[f32], sums: &mut [f32]) {
-        let kernels = kernels(self.cpu.isa(), self.weights.precision());
+        let kernels = kernels(self.weights.precision());
         let mut segments = [Segment::default(); SEGMENTS];
         let segments = patch.segments(self.weights, block, &mut segments);
         let lines = segments.iter().map(|s| s.steps).sum::<usize>() * PANEL / 16;
-        let cut = Cut::new(task.region.columns.len(), kernels.len());
+        let cut = Cut::new(task.region.columns.len(), most_rows(self.cpu));
         // Each tile prefetches its share of the next panel.
         let tiles = cut.count * task.region.rows.len();
         let share = lines.div_ceil(tiles);
@@ -168,8 +168,8 @@ impl Job<'_> {
                         ahead_lines,
                     };
                     // SAFETY: the patch holds the rows of every segment for all positions of the task, the panel holds all
-                    // steps of the block, the sums hold `height` rows from this position; `kernels` fit the processor.
-                    unsafe { kernels[height - 1](&tile) };
+                    // steps of the block, the sums hold `height` rows from this position.
+                    unsafe { kernels[height - 1](self.cpu, &tile) };
                     tile_number += 1;
                     if last {
                         self.finish(task, j, row, column, height, sums);
@@ -211,7 +211,7 @@ impl Job<'_> {
         };
         // SAFETY: `at` is the first of `height` positions of a row of the result, each with `width` more columns; the residual is
         // shaped alike (checked in `product`); no other task has these positions and columns.
-        unsafe { finish(self.cpu.isa(), &tile) };
+        self.cpu.vectorise(unsafe { Checked::new(&tile) });
     }
 }
 

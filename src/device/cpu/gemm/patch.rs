@@ -5,9 +5,11 @@
 //! so that the positions of a tap are always neighbours.
 
 use super::kernel::{SLICE, Segment};
-use super::weights::{Block, Weights, step_channels};
+use super::weights::{Block, Weights};
 use super::{Input, Window};
 use crate::device::Precision;
+use crate::device::cpu::Cpu;
+use crate::device::cpu::vector::{Bf16Kernel, Kernel, Simd, SimdBf16};
 use std::ops::Range;
 
 /// A part of the result: some rows (of all images, one after the other) and some columns.
@@ -76,19 +78,97 @@ impl Patch {
     }
 
     /// Copies the slices of a block.
-    pub fn fill(&self, input: &Input<'_>, weights: &Weights, block: Block, out: &mut [f32]) {
-        let wide = weights.slice_channels();
-        for (slice, out) in out[..self.elements(block.slices)].chunks_exact_mut(self.slice_elements()).enumerate() {
-            let first = (block.first_slice + slice) * wide;
-            let channels = first..weights.layout().channels.min(first + wide);
-            self.fill_slice(input, weights.precision(), channels, out);
+    pub fn fill(&self, cpu: &Cpu, input: &Input<'_>, weights: &Weights, block: Block, cells: &mut [f32]) {
+        let fill = Fill { patch: self, input, weights, block, cells };
+        match weights.precision() {
+            Precision::F32 => cpu.vectorise(fill),
+            Precision::Bf16 => {
+                let done = cpu.vectorise_bf16(fill).is_ok();
+                debug_assert!(done, "bf16 weights are only made where they can be multiplied");
+            }
         }
     }
+}
 
-    fn fill_slice(&self, input: &Input<'_>, precision: Precision, channels: Range<usize>, out: &mut [f32]) {
-        let scale = input.scale();
-        let step = self.window.stride;
-        let mut lines = out.chunks_exact_mut(self.row_elements());
+struct Fill<'a> {
+    patch: &'a Patch,
+    input: &'a Input<'a>,
+    weights: &'a Weights,
+    block: Block,
+    cells: &'a mut [f32],
+}
+
+impl Kernel for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        self.slices(
+            #[inline(always)]
+            |channels, cell| match channels.as_array::<SLICE>() {
+                Some(channels) => *cell = *channels,
+                None => cell[..channels.len()].copy_from_slice(channels),
+            },
+        );
+    }
+}
+
+impl Bf16Kernel for Fill<'_> {
+    type Output = ();
+
+    /// A step of n channels pairs channel j with channel j + n/2, as the weights do.
+    #[inline(always)]
+    fn run<S: SimdBf16>(self, s: S) {
+        self.slices(
+            #[inline(always)]
+            |channels, cell| match channels.as_array::<{ 2 * SLICE }>() {
+                Some(channels) => round(s, channels, cell),
+                None => round(s, channels, cell),
+            },
+        );
+    }
+}
+
+/// Rounds the channels of a cell to bf16, in pairs.
+#[inline(always)]
+fn round<S: SimdBf16>(s: S, channels: &[f32], cell: &mut [f32; SLICE]) {
+    let (low, high) = channels.split_at(channels.len().div_ceil(2));
+    for j in (0..low.len()).step_by(S::LANES) {
+        s.store(s.pair_bf16(s.load_partial(&low[j..]), s.load_partial(&high[j..])), &mut cell[j..]);
+    }
+}
+
+impl Fill<'_> {
+    #[inline(always)]
+    fn slices(self, store: impl Fn(&[f32], &mut [f32; SLICE])) {
+        let Fill { patch, input, weights, block, cells } = self;
+        let wide = weights.slice_channels();
+        let slices = cells[..patch.elements(block.slices)].chunks_exact_mut(patch.slice_elements());
+        for (first, slice) in (block.first_slice * wide..).step_by(wide).zip(slices) {
+            let channels = first..weights.layout().channels.min(first + wide);
+            patch.cells(input, slice, |position, cell| match input.skip {
+                Some((skip, width)) if channels.start >= input.channels => {
+                    store(&skip[position * width..][channels.start - input.channels..channels.end - input.channels], cell);
+                }
+                Some((skip, width)) if channels.end > input.channels => {
+                    let split = input.channels - channels.start;
+                    let mut both = [0.0; 2 * SLICE];
+                    both[..split].copy_from_slice(&input.x[position * input.channels..][channels.start..input.channels]);
+                    both[split..channels.len()].copy_from_slice(&skip[position * width..][..channels.len() - split]);
+                    store(&both[..channels.len()], cell);
+                }
+                _ => store(&input.x[position * input.channels..][channels.clone()], cell),
+            });
+        }
+    }
+}
+
+impl Patch {
+    /// Goes through the cells of a slice: calls `copy` with the position of the input for those inside the images, and zeros the others.
+    #[inline(always)]
+    fn cells(&self, input: &Input<'_>, slice: &mut [f32], copy: impl Fn(usize, &mut [f32; SLICE])) {
+        let (scale, step) = (input.scale(), self.window.stride);
+        let mut lines = slice.chunks_exact_mut(self.row_elements());
         let mut row = self.region.rows.start;
         while row < self.region.rows.end {
             // The rows of the patch under the rows of the result that lie in the same image.
@@ -97,7 +177,7 @@ impl Patch {
             let count = (end - 1 - row) * step + self.window.size;
             let top = (row - image * self.image_rows) * step;
             for (i, line) in lines.by_ref().take(count).enumerate() {
-                // Rows and columns of the doubled input; those in the padding wrap to huge numbers.
+                // Rows and columns of the doubled input; those before it wrap to huge numbers.
                 let y = (top + i).wrapping_sub(self.window.before);
                 if y >= input.height * scale {
                     line.fill(0.0);
@@ -108,74 +188,15 @@ impl Patch {
                     let left = (self.region.columns.start * step + p).wrapping_sub(self.window.before);
                     for (j, cell) in bytemuck::cast_slice_mut::<_, [f32; SLICE]>(plane).iter_mut().enumerate() {
                         let x = left.wrapping_add(j * step);
-                        if x >= input.width * scale {
-                            *cell = [0.0; SLICE];
+                        if x < input.width * scale {
+                            copy(source + x / scale, cell);
                         } else {
-                            copy_cell(input, precision, source + x / scale, channels.clone(), cell);
+                            *cell = [0.0; SLICE];
                         }
                     }
                 }
             }
             row = end;
         }
-    }
-}
-
-/// Copies some channels of a position; the steps after them, if any, are zeros or not read.
-#[inline(always)]
-fn copy_cell(input: &Input<'_>, precision: Precision, position: usize, channels: Range<usize>, cell: &mut [f32; SLICE]) {
-    let (from, count) = (channels.start, channels.len());
-    let values: &[f32] = match input.skip {
-        Some((skip, skip_channels)) if from >= input.channels => {
-            &skip[position * skip_channels + from - input.channels..][..count]
-        }
-        Some((skip, skip_channels)) if channels.end > input.channels => {
-            // A slice with channels of both.
-            let mut both = [0.0; 2 * SLICE];
-            let split = input.channels - from;
-            both[..split].copy_from_slice(&input.x[position * input.channels + from..][..split]);
-            both[split..count].copy_from_slice(&skip[position * skip_channels..][..count - split]);
-            return copy_values(precision, &both[..count], cell);
-        }
-        _ => &input.x[position * input.channels + from..][..count],
-    };
-    copy_values(precision, values, cell);
-}
-
-#[inline(always)]
-fn copy_values(precision: Precision, values: &[f32], cell: &mut [f32; SLICE]) {
-    debug_assert!(values.len() <= SLICE * step_channels(precision));
-    match precision {
-        Precision::F32 => match values.as_array::<SLICE>() {
-            Some(values) => *cell = *values,
-            None => cell[..values.len()].copy_from_slice(values),
-        },
-        // SAFETY: bf16 weights are only made where the processor has AVX512-BF16.
-        #[cfg(target_arch = "x86_64")]
-        Precision::Bf16 => unsafe { round_avx512(values, cell) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Precision::Bf16 => unreachable!("bf16 weights are only made where the processor has AVX512-BF16"),
-    }
-}
-
-/// Rounds at most 64 values to bf16, to nearest even, and fills up with zeros.
-///
-/// # Safety
-/// The processor has AVX512-BF16.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn round_avx512(values: &[f32], cell: &mut [f32; SLICE]) {
-    use std::arch::x86_64::*;
-    let count = values.len();
-    for half in 0..2 {
-        let load = |quarter: usize| {
-            let left = count.saturating_sub(quarter * 16).min(16);
-            // SAFETY: only `left` elements from quarter * 16 are read, all inside `values`.
-            unsafe { _mm512_maskz_loadu_ps(((1u32 << left) - 1) as u16, values.as_ptr().wrapping_add(quarter * 16)) }
-        };
-        let pairs = _mm512_cvtne2ps_pbh(load(2 * half + 1), load(2 * half));
-        // SAFETY: a cell holds 32 elements of 4 bytes: two registers.
-        unsafe { _mm512_storeu_ps(cell.as_mut_ptr().add(half * 16), std::mem::transmute::<__m512bh, __m512>(pairs)) };
     }
 }

@@ -115,22 +115,22 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Transposes `PANEL` rows of the weight into a panel.
+    /// Transposes `PANEL` rows of the weight into a panel. In bf16 a slice of n channels pairs channel j with j + n/2.
     fn pack_panel(&self, rows: &[f32], panel: &mut [Line]) {
         let Layout { channels, taps, .. } = self.layout;
         let mut steps = bytemuck::cast_slice_mut::<_, [f32; PANEL]>(panel).iter_mut();
-        let step_channels = step_channels(self.precision);
         for slice in (0..channels).step_by(self.slice_channels()) {
             let end = channels.min(slice + self.slice_channels());
+            let half = slice + (end - slice).div_ceil(step_channels(self.precision));
             for tap in 0..taps {
-                for (channel, step) in (slice..end).step_by(step_channels).zip(&mut steps) {
-                    let at = channel * taps + tap;
+                for (i, step) in (0..half - slice).zip(&mut steps) {
+                    let (low, high) = ((slice + i) * taps + tap, half + i);
                     for (element, row) in step.iter_mut().zip(rows.chunks_exact(channels * taps)) {
                         *element = match self.precision {
-                            Precision::F32 => row[at],
+                            Precision::F32 => row[low],
                             Precision::Bf16 => {
-                                let second = if channel + 1 < channels { row[at + taps] } else { 0.0 };
-                                bytemuck::cast([bf16::from_f32(row[at]), bf16::from_f32(second)])
+                                let high = if high < end { row[high * taps + tap] } else { 0.0 };
+                                bytemuck::cast([bf16::from_f32(row[low]), bf16::from_f32(high)])
                             }
                         };
                     }

@@ -1,0 +1,164 @@
+//! What is computed before the denoising loop, and one evaluation of the network with it.
+
+use super::model::StableDiffusion;
+use super::sampler::{Sample, Settings};
+use super::unet::{Conditions, Halves, TextState, TimeState};
+use crate::device::{Arena, Device, Exec, Plan};
+use crate::ops::elementwise::guidance;
+use crate::{Error, Result};
+
+/// Settings with the time biases and text keys and values that belong to them.
+pub(super) struct Prepared<'m> {
+    pub model: &'m StableDiffusion,
+    pub settings: Settings,
+    time: TimeState,
+    /// The negative prompt first, if there is guidance, then the prompts of the batch.
+    text: TextState,
+}
+
+impl<'m> Prepared<'m> {
+    /// Computes what all batches of up to `max_batch` samples share.
+    pub fn new(
+        model: &'m StableDiffusion,
+        settings: Settings,
+        timesteps: &[f32],
+        max_batch: usize,
+        arena: &mut Arena,
+    ) -> Result<Prepared<'m>> {
+        let savings = settings.savings;
+        // Room for a negative prompt per sample only where it is not shared; for all steps only if they are kept.
+        let prompts = if savings.negative_once { 1 + max_batch } else { 2 * max_batch };
+        let text = TextState::zeros(&model.device, &model.unet, prompts, settings.negative.len());
+        let time = model.unet.time_state(&model.device, if savings.time_before_loop { timesteps.len() } else { 1 });
+        let mut prepared = Prepared { model, settings, time, text };
+        if savings.time_before_loop {
+            prepared.encode_time(arena, timesteps)?;
+        }
+        if prepared.guided() && savings.negative_once {
+            let negative = prepared.settings.negative.clone();
+            prepared.encode_text(arena, &negative, 0)?;
+        }
+        Ok(prepared)
+    }
+
+    /// Height, width and channels of the latents.
+    pub fn latent_shape(&self) -> (usize, usize, usize) {
+        let factor = self.model.vae.config().factor();
+        (self.settings.height / factor, self.settings.width / factor, self.model.unet.config().in_channels)
+    }
+
+    /// Elements of the latents of one sample.
+    pub fn latent_len(&self) -> usize {
+        let (height, width, channels) = self.latent_shape();
+        height * width * channels
+    }
+
+    /// With guidance each step evaluates the network without and with the prompt. Distilled models that are told the scale
+    /// need only the second.
+    fn guided(&self) -> bool {
+        self.settings.guidance > 1.0 && self.model.unet.config().guidance_embedding.is_none()
+    }
+
+    /// Fills the time state from its first row on.
+    fn encode_time(&mut self, arena: &mut Arena, timesteps: &[f32]) -> Result<()> {
+        let (model, time, guidance) = (self.model, &mut self.time, self.settings.guidance);
+        run_once(&model.device, arena, |exec| model.unet.encode_time(exec, timesteps, guidance, time))
+    }
+
+    /// Fills the text state from row `first` on.
+    fn encode_text(&mut self, arena: &mut Arena, ids: &[u32], first: usize) -> Result<()> {
+        let (model, text, length) = (self.model, &mut self.text, self.settings.negative.len());
+        run_once(&model.device, arena, |exec| {
+            let hidden = model.text.forward(exec, ids, length)?;
+            model.unet.encode_text(exec, &hidden, first, text)
+        })
+    }
+
+    /// Encodes the prompts of a batch; returns for each sample of the (doubled) batch its row in the text state.
+    pub fn encode_prompts(&mut self, arena: &mut Arena, samples: &[Sample<'_>]) -> Result<Vec<usize>> {
+        let batch = samples.len();
+        let mut ids: Vec<u32> = Vec::new();
+        // First row to fill, row of the first prompt, rows of the negative prompt.
+        let (first, start, mut rows): (usize, usize, Vec<usize>) = match (self.guided(), self.settings.savings.negative_once) {
+            (false, _) => (0, 0, Vec::new()),
+            (true, true) => (1, 1, vec![0; batch]),
+            (true, false) => {
+                samples.iter().for_each(|_| ids.extend(&self.settings.negative));
+                (0, batch, (0..batch).collect())
+            }
+        };
+        rows.extend(start..start + batch);
+        samples.iter().for_each(|sample| ids.extend(sample.ids));
+        self.encode_text(arena, &ids, first)?;
+        Ok(rows)
+    }
+
+    /// Computes again at `step` what [`super::Savings`] says is not kept.
+    pub fn before_step(&mut self, arena: &mut Arena, samples: &[Sample<'_>], timestep: f32) -> Result<()> {
+        if !self.settings.savings.time_before_loop {
+            self.encode_time(arena, &[timestep])?;
+        }
+        if !self.settings.savings.text_before_loop {
+            self.encode_prompts(arena, samples)?;
+        }
+        Ok(())
+    }
+
+    /// What step `step` computes for a batch.
+    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t [usize]) -> Evaluation<'t> {
+        let savings = &self.settings.savings;
+        let halves = match (self.guided(), savings.shared_halves) {
+            (false, _) => Halves::Prompts,
+            (true, true) => Halves::Both,
+            (true, false) => Halves::BothSeparately,
+        };
+        let step = if savings.time_before_loop { step } else { 0 };
+        let conditions = Conditions { time: &self.time, step, text: &self.text, text_rows: rows, halves };
+        Evaluation { model: self.model, conditions, guidance: self.settings.guidance, batch, shape: self.latent_shape() }
+    }
+
+    /// Checks that samples have the right sizes for these settings.
+    pub fn check(&self, samples: &[Sample<'_>]) -> Result<()> {
+        let (length, latent_len) = (self.settings.negative.len(), self.latent_len());
+        for (i, sample) in samples.iter().enumerate() {
+            if sample.ids.len() != length {
+                let message = format!("sample {i} has {} token ids, the negative prompt {length}", sample.ids.len());
+                return Err(Error::shape("sampler", message));
+            }
+            if let Some(latents) = sample.latents.filter(|latents| latents.len() != latent_len) {
+                return Err(Error::shape("sampler", format!("sample {i} has {} latents of {latent_len}", latents.len())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One evaluation of the network with its guidance.
+pub(super) struct Evaluation<'t> {
+    model: &'t StableDiffusion,
+    conditions: Conditions<'t>,
+    guidance: f32,
+    batch: usize,
+    /// Height, width, channels.
+    shape: (usize, usize, usize),
+}
+
+impl Evaluation<'_> {
+    /// input and output `[B, h, w, C]`.
+    pub fn run(&self, exec: &Exec<'_>, input: &[f32], output: &mut [f32]) -> Result<()> {
+        let (height, width, channels) = self.shape;
+        let latents = exec.input([self.batch, height, width, channels], input)?;
+        let mut prediction = self.model.unet.forward(exec, latents, &self.conditions)?;
+        if self.conditions.halves != Halves::Prompts {
+            prediction = guidance(exec, &prediction, self.guidance)?;
+        }
+        prediction.read_f32(output);
+        Ok(())
+    }
+}
+
+/// Records a pass and runs it.
+pub(super) fn run_once<R: Send>(device: &Device, arena: &mut Arena, mut pass: impl FnMut(&Exec<'_>) -> Result<R> + Send) -> Result<R> {
+    let plan = Plan::record(device, |exec| pass(exec).map(drop))?;
+    arena.run(device, &plan, pass)
+}
