@@ -52,9 +52,9 @@ impl StableDiffusion {
         Ok(StableDiffusion { device: device.clone(), text, unet, vae, scheduler })
     }
 
-    /// Pixels in height and in width must be a multiple of this: the autoencoder's factor times the halvings of the network.
+    /// Pixels in height and in width must be a multiple of this: the factor of the autoencoder.
     pub fn size_multiple(&self) -> usize {
-        self.vae.config().factor() * self.unet.config().size_divisor()
+        self.vae.config().factor()
     }
 
     /// Height and width in pixels that the model was trained at.
@@ -69,7 +69,7 @@ impl StableDiffusion {
     pub fn check_size(&self, height: usize, width: usize) -> Result<()> {
         let multiple = self.size_multiple();
         for (name, value) in [("height", height), ("width", width)] {
-            if value == 0 || value % multiple != 0 || value > 1 << 14 {
+            if value == 0 || !value.is_multiple_of(multiple) || value > 1 << 14 {
                 let below = (value / multiple * multiple).clamp(multiple, 1 << 14);
                 let above = (below + multiple).min(1 << 14);
                 let message = format!("{name} {value} is not a multiple of {multiple} up to {}, as this model needs", 1 << 14);
@@ -123,7 +123,8 @@ fn check_together(path: &Path, text: &TextConfig, unet: &UnetConfig, vae: &VaeCo
         return Err(Error::config(path, "cross_attention_dim", message));
     }
     if unet.in_channels != vae.latent_channels {
-        let message = format!("the network works on {} channels, the autoencoder's latents have {}", unet.in_channels, vae.latent_channels);
+        let message =
+            format!("the network works on {} channels, the autoencoder's latents have {}", unet.in_channels, vae.latent_channels);
         return Err(Error::config(path, "in_channels", message));
     }
     Ok(())

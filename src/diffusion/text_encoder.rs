@@ -52,7 +52,7 @@ impl TextConfig {
             activation: file.choice("hidden_act", Some(Activation::QuickGelu), &activations)?,
             norm_eps: file.positive("layer_norm_eps", 1e-5)?,
         };
-        if config.width % config.heads != 0 {
+        if !config.width.is_multiple_of(config.heads) {
             let message = format!("{} heads do not divide a width of {}", config.heads, config.width);
             return Err(file.error("num_attention_heads", message));
         }
