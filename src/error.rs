@@ -81,6 +81,22 @@ pub enum Error {
         /// Samples attempted.
         total: u64,
     },
+    /// A check of shards found something wrong.
+    #[error("{}: {problems} problem(s), listed above", path.display())]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// How many.
+        problems: usize,
+    },
+    /// The run ended and made every image, but the text encoder did not read some captions to their end.
+    #[error("{cut} of {total} captions are longer than the text encoder reads; their end is cut")]
+    CaptionsCut {
+        /// Captions that were cut.
+        cut: u64,
+        /// Captions in all.
+        total: u64,
+    },
     /// A broken invariant of the program itself.
     #[error("internal error in {op}: {message}")]
     Internal {
@@ -126,7 +142,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Internal { .. } | Error::Shape { .. } => 1,
-            Error::SamplesFailed { .. } | Error::Numeric { .. } => 3,
+            Error::SamplesFailed { .. } | Error::CaptionsCut { .. } | Error::Damaged { .. } | Error::Numeric { .. } => 3,
             Error::Interrupted => 75,
             Error::Io { .. } | Error::Format { .. } | Error::Config { .. } | Error::Weights { .. } | Error::Usage { .. } => 2,
         }
@@ -142,7 +158,9 @@ impl Error {
                 std::io::ErrorKind::StorageFull => Some("free some space and run the same command again: it resumes".into()),
                 _ => None,
             },
-            Error::Interrupted | Error::SamplesFailed { .. } => Some("run the same command again to go on".into()),
+            Error::Interrupted => Some("run the same command again to go on".into()),
+            Error::SamplesFailed { .. } => Some("the reasons are in the parquet files, column `error_message`".into()),
+            Error::CaptionsCut { .. } => Some("shorten them, or accept it with --truncate".into()),
             Error::Internal { .. } | Error::Shape { .. } => {
                 Some("this is a bug in syntic: please report it with the command".into())
             }

@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | stages | [`corpus`], [`shards`] |
+//! | stages | [`generate`], [`corpus`], [`shards`] |
 //! | models | [`diffusion`], [`tokenizer`], [`weights`] |
 //! | operations | [`ops`] |
 //! | execution | [`device`], [`tensor`] |
@@ -31,6 +31,7 @@ pub mod corpus;
 pub mod device;
 pub mod diffusion;
 mod error;
+pub mod generate;
 pub mod ops;
 pub mod rng;
 pub mod shards;

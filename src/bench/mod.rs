@@ -1,8 +1,10 @@
 //! Measuring: warm-up, repetitions, median and spread, rates from counted operations, peak memory.
 
+mod parts;
 mod profile;
 mod table;
 
+pub use parts::{Case, Measured, Part, measure};
 pub use profile::{OpTotal, Profiler};
 pub use table::{Format, render};
 

@@ -1,12 +1,13 @@
 //! `syntic generate`: captions in, shards of image-text pairs out.
 
 use super::DeviceArgs;
+use super::named;
 use super::progress::Report;
-use clap::ValueEnum;
 use std::path::PathBuf;
-use syntic::corpus::{CorpusFormat, CorpusOptions};
+use syntic::corpus::{CorpusOptions, Format};
 use syntic::diffusion::schedulers::SchedulerName;
-use syntic::generate::{self, Output, Rng, Sampling, Selection, Settings};
+use syntic::generate::{Output, Run, Sampling, Selection, Settings};
+use syntic::rng::RngKind;
 use syntic::shards::ImageFormat;
 use syntic::{Error, Result};
 
@@ -33,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     negative: String,
     /// Sampler; auto takes the model's own.
-    #[arg(long, value_enum, default_value_t = SchedulerArg::Auto)]
-    scheduler: SchedulerArg,
+    #[arg(long, value_parser = named(SchedulerName::all().map(|s| (s.name(), s))), default_value = "auto")]
+    scheduler: SchedulerName,
     /// Height in pixels.
     #[arg(long, default_value_t = 512)]
     height: usize,
@@ -48,8 +49,8 @@ pub struct Args {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Random numbers: philox, or torch-cpu for the noise that a seeded torch CPU generator gives.
-    #[arg(long, value_enum, default_value_t = RngArg::Philox)]
-    rng: RngArg,
+    #[arg(long, value_parser = named(RngKind::ALL.map(|r| (r.name(), r))), default_value = "philox")]
+    rng: RngKind,
 
     /// Captions to skip at the start.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -64,8 +65,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     caption_col: Option<String>,
     /// Format of the caption file, where its name and first bytes do not tell.
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    captions_format: Option<CaptionsFormatArg>,
+    #[arg(long, value_parser = named(Format::NAMES), value_name = "FORMAT")]
+    captions_format: Option<Format>,
     /// Accept captions longer than the text encoder reads; their end is cut either way.
     #[arg(long)]
     truncate: bool,
@@ -74,8 +75,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     shard_size: usize,
     /// Image format; webp is lossless.
-    #[arg(long, value_enum, default_value_t = FormatArg::Jpg)]
-    format: FormatArg,
+    #[arg(long, value_parser = named(ImageFormat::ALL.map(|f| (f.extension(), f))), default_value = "jpg")]
+    format: ImageFormat,
     /// JPEG quality.
     #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
@@ -87,10 +88,10 @@ pub struct Args {
     save_latents: Option<PathBuf>,
     /// Which worker this is, of --worker-count: worker I makes the shards whose number leaves I.
     #[arg(long, value_name = "I", default_value_t = 0)]
-    worker_index: u64,
+    worker_index: u32,
     /// How many workers share the work.
     #[arg(long, value_name = "N", default_value_t = 1)]
-    worker_count: u64,
+    worker_count: u32,
     #[command(flatten)]
     device: DeviceArgs,
     /// Show what would be done, and do nothing.
@@ -101,62 +102,71 @@ pub struct Args {
     json: bool,
 }
 
-/// Names of `--scheduler`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SchedulerArg {
-    /// What scheduler_config.json names.
-    Auto,
-    /// PNDM without Runge-Kutta steps (PLMS).
-    Pndm,
-    /// DDIM, eta 0.
-    Ddim,
-    /// Euler.
-    Euler,
-    /// Euler ancestral.
-    #[value(name = "euler-a")]
-    EulerA,
-    /// DPM-Solver++ 2M.
-    #[value(name = "dpm++")]
-    Dpmpp,
-    /// DPM-Solver++ 2M with Karras sigmas.
-    #[value(name = "dpm++-karras")]
-    DpmppKarras,
-    /// UniPC.
-    Unipc,
-    /// Latent consistency.
-    Lcm,
+impl Args {
+    fn settings(self) -> Settings {
+        Settings {
+            model: self.model,
+            captions: self.captions,
+            corpus: CorpusOptions { format: self.captions_format, split: self.split, column: self.caption_col },
+            selection: Selection {
+                offset: self.offset,
+                limit: self.limit,
+                worker_index: self.worker_index,
+                worker_count: self.worker_count,
+            },
+            sampling: Sampling {
+                steps: self.steps,
+                guidance: self.guidance,
+                negative: self.negative,
+                scheduler: self.scheduler,
+                height: self.height,
+                width: self.width,
+                seed: self.seed,
+                rng: self.rng,
+            },
+            output: Output {
+                folder: self.out,
+                shard_size: self.shard_size,
+                format: self.format,
+                quality: self.quality,
+                save_latents: self.save_latents,
+            },
+            init_latents: self.init_latents,
+            batch: self.batch,
+        }
+    }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum RngArg {
-    /// Counter-based: an image depends on its seed alone.
-    Philox,
-    /// torch's CPU generator.
-    TorchCpu,
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let (device, precision) = args.device.open()?;
+    let (json, truncate, dry_run) = (args.json, args.truncate, args.dry_run);
+    let run = Run::prepare(args.settings(), &device, precision)?;
+    if dry_run {
+        let plan = run.describe()?;
+        if json {
+            println!("{plan}")
+        } else {
+            print_plan(&plan)
+        }
+        return Ok(());
+    }
+    let summary = run.execute(&Report::new(json), super::interrupt()?)?;
+    if summary.failed > 0 {
+        return Err(Error::SamplesFailed { failed: summary.failed, total: summary.samples });
+    }
+    if summary.cut > 0 && !truncate {
+        return Err(Error::CaptionsCut { cut: summary.cut, total: summary.samples });
+    }
+    Ok(())
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
-    /// JPEG, 4:4:4.
-    Jpg,
-    /// PNG.
-    Png,
-    /// WebP, lossless.
-    Webp,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CaptionsFormatArg {
-    /// One caption a line.
-    Txt,
-    /// Tab-separated.
-    Tsv,
-    /// Comma-separated.
-    Csv,
-    /// One JSON object a line.
-    Jsonl,
-    /// COCO annotations.
-    Coco,
-    /// Karpathy's splits.
-    Karpathy,
+/// Prints the entries of a plan, one a line.
+fn print_plan(plan: &serde_json::Value) {
+    for (key, value) in plan.as_object().into_iter().flatten() {
+        match value {
+            serde_json::Value::String(text) => println!("{key:>16}  {text}"),
+            other => println!("{key:>16}  {other}"),
+        }
+    }
 }

@@ -7,9 +7,11 @@ mod progress;
 mod random_model;
 mod verify;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use syntic::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+use std::sync::atomic::{AtomicBool, Ordering};
 use syntic::device::{Device, Precision};
+use syntic::{Error, Result};
 
 /// Synthetic image-text pairs for text-only image captioning.
 #[derive(Debug, Parser)]
@@ -49,43 +51,46 @@ impl Cli {
 /// Where to run and how precisely: flags of every command that computes.
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Processor to use.
-    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
-    device: DeviceName,
+    /// Processor to use; auto takes the best there is.
+    #[arg(long, value_parser = ["auto", "cpu"], default_value = "auto")]
+    device: String,
     /// Worker threads on the CPU [default: all cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
-    /// Number type of matrix products; sums, norms and softmax are f32 in both.
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    dtype: PrecisionName,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DeviceName {
-    /// The best there is.
-    Auto,
-    /// The CPU.
-    Cpu,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PrecisionName {
-    /// Single precision.
-    F32,
-    /// bfloat16 operands, on CPUs with AVX512-BF16.
-    Bf16,
+    /// Number type of matrix products (bf16 needs AVX512-BF16); sums, norms and softmax are f32 in both.
+    #[arg(long, value_parser = named([Precision::F32, Precision::Bf16].map(|p| (p.name(), p))), default_value = "f32")]
+    dtype: Precision,
 }
 
 impl DeviceArgs {
     fn open(&self) -> Result<(Device, Precision)> {
-        let device = match self.device {
-            DeviceName::Auto | DeviceName::Cpu => Device::cpu(self.threads)?,
+        let device = match self.device.as_str() {
+            "auto" | "cpu" => Device::cpu(self.threads)?,
+            other => return Err(Error::Internal { op: "device", message: format!("`{other}` passed the parser") }),
         };
-        let precision = match self.dtype {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::Bf16 => Precision::Bf16,
-        };
-        device.check_precision(precision)?;
-        Ok((device, precision))
+        device.check_precision(self.dtype)?;
+        Ok((device, self.dtype))
     }
+}
+
+/// A flag that takes one of a few named values.
+fn named<T: Clone + Send + Sync + 'static>(
+    values: impl IntoIterator<Item = (&'static str, T)>,
+) -> impl TypedValueParser<Value = T> {
+    let values: Vec<(&str, T)> = values.into_iter().collect();
+    PossibleValuesParser::new(values.iter().map(|(name, _)| *name)).try_map(move |typed| {
+        values.iter().find(|(name, _)| *name == typed).map(|(_, value)| value.clone()).ok_or("not one of the values")
+    })
+}
+
+/// A flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once.
+fn interrupt() -> Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::abort();
+        }
+    })
+    .map_err(|e| Error::Internal { op: "signal handler", message: e.to_string() })?;
+    Ok(&STOP)
 }

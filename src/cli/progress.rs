@@ -81,6 +81,10 @@ fn show_bar(bar: &ProgressBar, event: &Event<'_>) {
             }
         }
         Event::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
+        Event::Resumed { samples, .. } => {
+            bar.inc(*samples);
+            bar.reset_eta();
+        }
         Event::Loaded { .. } | Event::Shard { .. } => {}
         Event::Finished(_) => bar.finish_and_clear(),
     }
@@ -94,6 +98,10 @@ impl Lines {
         match event {
             Event::Planned { samples, done, .. } => (self.total, self.before, self.done) = (*samples, *done, *done),
             Event::Loaded { .. } => self.started = Some(Instant::now()),
+            Event::Resumed { samples, .. } => {
+                self.done += samples;
+                self.before += samples;
+            }
             Event::Warning(text) => eprintln!("warning: {text}"),
             Event::Sample { key, fault, .. } => {
                 self.done += 1;
@@ -128,6 +136,7 @@ fn sentence(event: &Event<'_>) -> Option<String> {
             Some(format!("{samples} images in {shards} shards, {done} of them done before; {device}"))
         }
         Event::Loaded { seconds } => Some(format!("model loaded in {seconds:.1} s")),
+        Event::Resumed { shard, samples } => Some(format!("shard {shard:05}: {samples} pairs are there already")),
         Event::Shard { id, samples, failed, seconds } => {
             Some(format!("shard {id:05}: {samples} pairs, {failed} failed, {seconds:.1} s"))
         }
@@ -146,6 +155,7 @@ fn to_json(event: &Event<'_>) -> serde_json::Value {
         }
         Event::Loaded { seconds } => json!({"event": "loaded", "seconds": seconds}),
         Event::Warning(text) => json!({"event": "warning", "message": text}),
+        Event::Resumed { shard, samples } => json!({"event": "resumed", "shard": shard, "samples": samples}),
         Event::Step { step, steps } => json!({"event": "step", "step": step, "steps": steps}),
         Event::Sample { key, index, seed, fault } => {
             json!({"event": "sample", "key": key, "index": index, "seed": seed, "ok": fault.is_none(), "error": fault})

@@ -1,21 +1,21 @@
 //! `syntic random-model`: a Stable Diffusion folder with seeded random weights.
 
-use clap::ValueEnum;
+use super::named;
 use std::path::PathBuf;
 use syntic::Result;
-use syntic::diffusion;
+use syntic::diffusion::declared_tensors;
 use syntic::tensor::DType;
-use syntic::weights::random::Arch;
+use syntic::weights::{Arch, write_model_folder};
 
 /// Flags of `syntic random-model`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Architecture.
-    #[arg(long, value_enum)]
-    arch: ArchArg,
+    /// Architecture: Stable Diffusion 1.5 or 2.1, or a tiny model of the same make.
+    #[arg(long, value_parser = named(Arch::ALL.map(|a| (a.name(), a))))]
+    arch: Arch,
     /// Number type of the stored weights.
-    #[arg(long, value_enum, default_value_t = DTypeArg::F16)]
-    dtype: DTypeArg,
+    #[arg(long, value_parser = named([DType::F16, DType::F32].map(|d| (d.name(), d))), default_value = "f16")]
+    dtype: DType,
     /// Seed of the weights.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -24,20 +24,9 @@ pub struct Args {
     out: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ArchArg {
-    /// Stable Diffusion 1.5: 512 x 512, 4.3 GB in f32.
-    Sd15,
-    /// Stable Diffusion 2.1: v-prediction, 5.2 GB in f32.
-    Sd21,
-    /// A model of the same make that runs in milliseconds.
-    Tiny,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DTypeArg {
-    /// Half precision.
-    F16,
-    /// Single precision.
-    F32,
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    write_model_folder(&args.out, args.arch, args.dtype, args.seed, &declared_tensors)?;
+    eprintln!("{} with random weights (seed {}): {}", args.arch.name(), args.seed, args.out.display());
+    Ok(())
 }

@@ -123,9 +123,9 @@ pub(super) fn read_karpathy<R: Read>(text: TextReader<R>, split: Option<&str>, c
     if has_split || splits.is_empty() {
         return Ok(());
     }
-    let found: Vec<String> = splits.iter().map(|(name, images)| format!("{name} ({images} images)")).collect();
+    let found: Vec<String> = splits.iter().map(|(name, images)| format!("{name} ({images})")).collect();
     let problem = split.map_or("a split must be chosen".into(), |split| format!("no split `{split}`"));
-    let message = format!("{}: {problem}: the file has {}", path.display(), found.join(", "));
+    let message = format!("{}: {problem}: the splits and their images are {}", path.display(), found.join(", "));
     Err(Error::usage(message, "choose a split; `train` includes `restval`, `all` takes everything"))
 }
 

@@ -231,6 +231,11 @@ impl Strings {
         self.ends.push(self.bytes.len());
     }
 
+    fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -283,10 +288,13 @@ impl<'p> Collector<'p> {
         }
     }
 
-    fn finish(self) -> Result<Corpus> {
+    fn finish(mut self) -> Result<Corpus> {
         let Some((place, problem)) = self.shown.first() else {
             if self.corpus.is_empty() {
                 return Err(Error::format(self.path, "", format!("holds no captions (read as {})", self.corpus.format)));
+            }
+            for list in [&mut self.corpus.texts, &mut self.corpus.ids, &mut self.corpus.images] {
+                list.shrink();
             }
             return Ok(self.corpus);
         };

@@ -37,6 +37,7 @@ pub(super) fn read_csv<R: Read>(mut text: TextReader<R>, column: Option<&str>, c
 }
 
 /// What a table without a known column name is.
+#[derive(Clone, Copy)]
 enum Layout {
     /// Data from the first line on, the caption first, as in Conceptual Captions.
     FirstColumn,
@@ -53,27 +54,23 @@ fn read_table<R: Read>(
     captions: &mut Collector,
 ) -> Result<()> {
     let mut cells = Vec::new();
-    let Some(mut line) = record(text, &mut cells)? else { return Ok(()) };
-    let (index, has_header) = find_column(text, &cells, column, layout)?;
-    if has_header {
-        cells.clear();
-        match record(text, &mut cells)? {
-            Some(next) => line = next,
-            None => return Ok(()),
-        }
-    }
-    loop {
-        let Some(caption) = cells.get(index) else {
-            let message = format!("has {} columns, so none for the caption, which is in column {}", cells.len(), index + 1);
-            return Err(line_error(text.path(), line, message));
+    let mut caption_column = None;
+    while let Some(line) = record(text, &mut cells)? {
+        let (index, is_header) = match caption_column {
+            Some(index) => (index, false),
+            None => find_column(text, &cells, column, layout)?,
         };
-        push(captions, line, caption);
-        cells.clear();
-        match record(text, &mut cells)? {
-            Some(next) => line = next,
-            None => return Ok(()),
+        caption_column = Some(index);
+        if !is_header {
+            let caption = cells.get(index).ok_or_else(|| {
+                let message = format!("the caption is in column {}, but this line has {}", index + 1, cells.len());
+                line_error(text.path(), line, message)
+            })?;
+            push(captions, line, caption);
         }
+        cells.clear();
     }
+    Ok(())
 }
 
 /// The caption's column, from 0, and whether the first row is a header.

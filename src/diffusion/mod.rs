@@ -3,16 +3,18 @@
 //! [`StableDiffusion`] holds the networks, [`schedulers`] say what to do with their predictions, and a [`Sampler`] runs both.
 
 mod config;
+mod cost;
 mod layers;
 mod layout;
 mod model;
 mod prepared;
 mod resnet;
-mod sampler;
+pub mod sampler;
 pub mod schedulers;
 pub mod text_encoder;
 pub mod unet;
 pub mod vae;
 
-pub use model::{StableDiffusion, declared_tensors, load_vae_encoder};
+pub use cost::Cost;
+pub use model::{ModelSpec, StableDiffusion, declared_tensors, load_text_encoder, load_unet, load_vae_decoder, load_vae_encoder};
 pub use sampler::{Flaw, Generated, Progress, Sample, Sampler, Savings, Settings};

@@ -1,65 +1,73 @@
 //! A Stable Diffusion checkpoint as three networks and a scheduler's configuration.
 
+use super::cost::Cost;
 use super::schedulers::SchedulerConfig;
 use super::text_encoder::{TextConfig, TextEncoder};
 use super::unet::{Unet, UnetConfig};
 use super::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use crate::device::{Device, Precision};
+use crate::tokenizer::ClipTokenizer;
 use crate::weights::{Component, Loader, ModelDir, NamedShapes, read_json};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The networks that make images, on a device. The autoencoder's encoder is not among them: see [`load_vae_encoder`].
-#[derive(Debug)]
-pub struct StableDiffusion {
-    /// Where the networks live.
-    pub device: Device,
-    /// Token ids to hidden states.
-    pub text: TextEncoder,
-    /// Latents to predictions.
-    pub unet: Unet,
-    /// Latents to images.
-    pub vae: VaeDecoder,
+/// The configurations of a model, read and compared with each other before any weights are.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// `text_encoder/config.json`.
+    pub text: TextConfig,
+    /// `unet/config.json`.
+    pub unet: UnetConfig,
+    /// `vae/config.json`.
+    pub vae: VaeConfig,
     /// `scheduler/scheduler_config.json`.
     pub scheduler: SchedulerConfig,
 }
 
-impl StableDiffusion {
-    /// Loads a model folder. Every configuration is read and compared with the others before any weights are.
+impl ModelSpec {
+    /// Reads the configurations of a model folder.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value that is not supported or contradicts another file; [`Error::Weights`] with all the
-    /// tensors of a component that do not fit; [`Error::Io`], [`Error::Format`] and [`Error::Usage`] for the files themselves.
-    pub fn load(model: &ModelDir, device: &Device, precision: Precision) -> Result<StableDiffusion> {
+    /// [`Error::Config`] for a value that is not supported or contradicts another file; [`Error::Io`] and [`Error::Format`]
+    /// for the files themselves.
+    pub fn read(model: &ModelDir) -> Result<ModelSpec> {
         let [text_path, unet_path, vae_path] = [
             config_path(&model.component(Component::TextEncoder.folder())?),
             config_path(&model.component(Component::Unet.folder())?),
             config_path(&model.component(Component::Vae.folder())?),
         ];
-        let text_config = TextConfig::parse(&text_path, &read_json(&text_path)?)?;
-        let unet_config = UnetConfig::parse(&unet_path, &read_json(&unet_path)?)?;
-        let vae_config = VaeConfig::parse(&vae_path, &read_json(&vae_path)?)?;
         let scheduler_path = model.component("scheduler")?.join("scheduler_config.json");
-        let scheduler = SchedulerConfig::from_json(&scheduler_path, &read_json(&scheduler_path)?)?;
-        check_together(&unet_path, &text_config, &unet_config, &vae_config)?;
-
-        let checkpoint = model.checkpoint(Component::TextEncoder)?;
-        let text = checkpoint.load(|loader| TextEncoder::new(text_config.clone(), device, loader))?;
-        let checkpoint = model.checkpoint(Component::Unet)?;
-        let unet = checkpoint.load(|loader| Unet::new(unet_config.clone(), device, precision, loader))?;
-        let checkpoint = model.checkpoint(Component::Vae)?.skip(&["encoder.", "quant_conv."]);
-        let vae = checkpoint.load(|loader| VaeDecoder::new(vae_config.clone(), device, precision, loader))?;
-        Ok(StableDiffusion { device: device.clone(), text, unet, vae, scheduler })
+        let spec = ModelSpec {
+            text: TextConfig::parse(&text_path, &read_json(&text_path)?)?,
+            unet: UnetConfig::parse(&unet_path, &read_json(&unet_path)?)?,
+            vae: VaeConfig::parse(&vae_path, &read_json(&vae_path)?)?,
+            scheduler: SchedulerConfig::from_json(&scheduler_path, &read_json(&scheduler_path)?)?,
+        };
+        check_together(&unet_path, &spec.text, &spec.unet, &spec.vae)?;
+        Ok(spec)
     }
 
     /// Pixels in height and in width must be a multiple of this: the factor of the autoencoder.
     pub fn size_multiple(&self) -> usize {
-        self.vae.config().factor()
+        self.vae.factor()
     }
 
     /// Height and width in pixels that the model was trained at.
     pub fn default_size(&self) -> usize {
-        self.unet.config().sample_size.unwrap_or(64) * self.vae.config().factor()
+        self.unet.sample_size.unwrap_or(64) * self.vae.factor()
+    }
+
+    /// Channels, height and width of the latents of an image of this size in pixels.
+    pub fn latent_shape(&self, height: usize, width: usize) -> [usize; 3] {
+        [self.vae.latent_channels, height / self.vae.factor(), width / self.vae.factor()]
+    }
+
+    /// What images of a size in pixels (height, width) cost. Reads no weights.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the networks.
+    pub fn cost(&self, device: &Device, size: (usize, usize), batch: usize, guided: bool) -> Result<Cost> {
+        Cost::count(self, device, size, batch, guided)
     }
 
     /// Checks a size in pixels.
@@ -69,15 +77,95 @@ impl StableDiffusion {
     pub fn check_size(&self, height: usize, width: usize) -> Result<()> {
         let multiple = self.size_multiple();
         for (name, value) in [("height", height), ("width", width)] {
-            if value == 0 || !value.is_multiple_of(multiple) || value > 1 << 14 {
-                let below = (value / multiple * multiple).clamp(multiple, 1 << 14);
-                let above = (below + multiple).min(1 << 14);
-                let message = format!("{name} {value} is not a multiple of {multiple} up to {}, as this model needs", 1 << 14);
+            if value == 0 || !value.is_multiple_of(multiple) || value > MAX_SIDE {
+                let below = (value / multiple * multiple).clamp(multiple, MAX_SIDE);
+                let above = (below + multiple).min(MAX_SIDE);
+                let message = format!("--{name} {value} is not a multiple of {multiple} up to {MAX_SIDE}, as this model needs");
                 return Err(Error::usage(message, format!("use --{name} {below} or --{name} {above}")));
             }
         }
         Ok(())
     }
+
+    /// Checks that the text encoder has an embedding for every id and position that the tokenizer may give.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming both sizes.
+    pub fn check_tokenizer(&self, tokenizer: &ClipTokenizer) -> Result<()> {
+        let (ids, length) = (tokenizer.vocab_size() as usize, tokenizer.max_length());
+        if ids > self.text.vocab_size || length > self.text.max_positions {
+            let message = format!(
+                "the tokenizer makes {length} ids below {ids}; the text encoder has {} tokens and {} positions",
+                self.text.vocab_size, self.text.max_positions
+            );
+            return Err(Error::usage(message, "use the tokenizer and the text encoder of the same model"));
+        }
+        Ok(())
+    }
+}
+
+/// Longest side of an image, in pixels.
+const MAX_SIDE: usize = 1 << 14;
+
+/// The networks that make images, on a device. The autoencoder's encoder is not among them: see [`load_vae_encoder`].
+#[derive(Debug)]
+pub struct StableDiffusion {
+    /// Where the networks live.
+    pub device: Device,
+    /// What they are.
+    pub spec: ModelSpec,
+    /// Token ids to hidden states.
+    pub text: TextEncoder,
+    /// Latents to predictions.
+    pub unet: Unet,
+    /// Latents to images.
+    pub vae: VaeDecoder,
+}
+
+impl StableDiffusion {
+    /// Loads the weights of a model folder.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with all the tensors of a component that do not fit; [`Error::Io`], [`Error::Format`] and
+    /// [`Error::Usage`] for the files themselves; those of [`ModelSpec::read`].
+    pub fn load(model: &ModelDir, device: &Device, precision: Precision) -> Result<StableDiffusion> {
+        let spec = ModelSpec::read(model)?;
+        let text = load_text_encoder(model, device)?;
+        let unet = load_unet(model, device, precision)?;
+        let vae = load_vae_decoder(model, device, precision)?;
+        Ok(StableDiffusion { device: device.clone(), spec, text, unet, vae })
+    }
+}
+
+/// Loads the text encoder alone.
+///
+/// # Errors
+/// As [`StableDiffusion::load`].
+pub fn load_text_encoder(model: &ModelDir, device: &Device) -> Result<TextEncoder> {
+    let path = config_path(&model.component(Component::TextEncoder.folder())?);
+    let config = TextConfig::parse(&path, &read_json(&path)?)?;
+    model.checkpoint(Component::TextEncoder)?.load(|loader| TextEncoder::new(config.clone(), device, loader))
+}
+
+/// Loads the denoising network alone.
+///
+/// # Errors
+/// As [`StableDiffusion::load`].
+pub fn load_unet(model: &ModelDir, device: &Device, precision: Precision) -> Result<Unet> {
+    let path = config_path(&model.component(Component::Unet.folder())?);
+    let config = UnetConfig::parse(&path, &read_json(&path)?)?;
+    model.checkpoint(Component::Unet)?.load(|loader| Unet::new(config.clone(), device, precision, loader))
+}
+
+/// Loads the half of the autoencoder that makes images.
+///
+/// # Errors
+/// As [`StableDiffusion::load`].
+pub fn load_vae_decoder(model: &ModelDir, device: &Device, precision: Precision) -> Result<VaeDecoder> {
+    let path = config_path(&model.component(Component::Vae.folder())?);
+    let config = VaeConfig::parse(&path, &read_json(&path)?)?;
+    let checkpoint = model.checkpoint(Component::Vae)?.skip(&["encoder.", "quant_conv."]);
+    checkpoint.load(|loader| VaeDecoder::new(config.clone(), device, precision, loader))
 }
 
 /// Loads the half of the autoencoder that generation does without.
@@ -95,7 +183,8 @@ pub fn load_vae_encoder(model: &ModelDir, device: &Device, precision: Precision)
 ///
 /// # Errors
 /// [`Error::Config`] for a configuration that is not supported.
-pub fn declared_tensors(component: Component, folder: &Path, device: &Device) -> Result<NamedShapes> {
+pub fn declared_tensors(component: Component, folder: &Path) -> Result<NamedShapes> {
+    let device = &Device::cpu(1)?;
     let path = config_path(folder);
     let json = read_json(&path)?;
     let loader = Loader::declare();

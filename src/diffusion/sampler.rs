@@ -119,7 +119,7 @@ impl<'m> Sampler<'m> {
         settings: Settings,
         max_batch: usize,
     ) -> Result<Sampler<'m>> {
-        model.check_size(settings.height, settings.width)?;
+        model.spec.check_size(settings.height, settings.width)?;
         if !settings.guidance.is_finite() {
             return Err(Error::usage(format!("guidance {} is not a finite number", settings.guidance), "use --guidance 7.5"));
         }

@@ -21,6 +21,13 @@ pub enum Event<'a> {
         /// Time it took.
         seconds: f64,
     },
+    /// A shard that an earlier run began is gone on with.
+    Resumed {
+        /// Its number.
+        shard: u32,
+        /// Samples already in it.
+        samples: u64,
+    },
     /// A denoising step of the current batch is done.
     Step {
         /// UNet evaluations done.

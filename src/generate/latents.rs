@@ -2,6 +2,7 @@
 
 use crate::weights::WeightFile;
 use crate::{Error, Result};
+use safetensors::Dtype;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -19,16 +20,14 @@ impl InitLatents {
     /// Opens `path`, which must hold `latents` of exactly `shape` [N, C, h, w].
     pub fn open(path: &Path, shape: [usize; 4]) -> Result<InitLatents> {
         let file = WeightFile::open(path)?;
-        let Some(entry) = file.entries().iter().find(|entry| entry.name == KEY) else {
-            let found: Vec<&str> = file.entries().iter().map(|entry| entry.name.as_str()).collect();
+        let Some(entry) = file.entries().iter().find(|entry| entry.key == KEY) else {
+            let found: Vec<&str> = file.entries().iter().map(|entry| entry.key.as_str()).collect();
             return Err(Error::format(path, format!("key `{KEY}`"), format!("not in the file, which holds {found:?}")));
         };
-        if entry.shape != shape || entry.dtype != Some(crate::tensor::DType::F32) {
+        if entry.shape != shape || entry.dtype != Dtype::F32 {
             let message = format!(
-                "{} {:?} found; expected f32 {shape:?}: one sample for each selected caption, {} channels, height/8, width/8",
-                entry.dtype.map_or("another type", |d| d.name()),
-                entry.shape,
-                shape[1]
+                "{:?} {:?} found; expected F32 {shape:?}: selected captions, channels, height and width of the latents",
+                entry.dtype, entry.shape
             );
             return Err(Error::format(path, format!("key `{KEY}`"), message));
         }
@@ -37,7 +36,7 @@ impl InitLatents {
 
     /// Copies sample `i` into `out` [C, h, w].
     pub fn copy(&self, i: usize, out: &mut [f32]) {
-        let Some(entry) = self.file.entries().iter().find(|entry| entry.name == KEY) else { return };
+        let Some(entry) = self.file.entries().iter().find(|entry| entry.key == KEY) else { return };
         let bytes = &self.file.bytes(entry)[i * self.sample * 4..(i + 1) * self.sample * 4];
         for (value, bytes) in out.iter_mut().zip(bytes.chunks_exact(4)) {
             *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -139,7 +138,7 @@ mod tests {
             assert_eq!(out.as_slice(), value(i));
         }
         let wrong = InitLatents::open(&path, [2, 4, 2, 2]).unwrap_err().to_string();
-        assert!(wrong.contains("[3, 4, 2, 2] found; expected f32 [2, 4, 2, 2]"), "{wrong}");
+        assert!(wrong.contains("[3, 4, 2, 2] found; expected F32 [2, 4, 2, 2]"), "{wrong}");
     }
 
     #[test]

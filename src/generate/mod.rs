@@ -3,22 +3,300 @@
 //! Every image is a pure function of (model, caption, seed, [`Sampling`]): batch size, worker split, order and restarts change
 //! nothing. A run can be stopped at any moment and goes on where it was.
 
+mod config;
 mod events;
 mod latents;
 mod plan;
+mod progress;
 mod settings;
 
 pub use events::{Event, Events, Summary};
-pub use plan::{DryRun, dry_run};
 pub use settings::{Output, Sampling, Selection, Settings};
 
 use crate::corpus::Corpus;
 use crate::device::{Device, Precision};
-use crate::diffusion::{Noise, Request, StableDiffusion};
-use crate::shards::{Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, image_fault};
+use crate::diffusion::sampler::{self, Generated, Sampler, Savings};
+use crate::diffusion::{ModelSpec, StableDiffusion, schedulers};
+use crate::shards::{Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, shard_stats};
+use crate::tokenizer::ClipTokenizer;
+use crate::weights::ModelDir;
 use crate::{Error, Result};
 use latents::{InitLatents, SavedLatents};
 use plan::{Job, Work};
+use progress::Progress;
+use serde_json::Value;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+
+/// Captions that are too long are named up to this many.
+const LONG_CAPTIONS_SHOWN: usize = 5;
+
+/// A run that has been checked: everything it reads is there and fits, and nothing has been written.
+#[derive(Debug)]
+pub struct Run<'d> {
+    settings: Settings,
+    device: &'d Device,
+    precision: Precision,
+    model: ModelDir,
+    spec: ModelSpec,
+    tokenizer: ClipTokenizer,
+    corpus: Corpus,
+    work: Work,
+    /// Captions that the text encoder does not read to the end: position, tokens.
+    too_long: Vec<(u64, usize)>,
+    init: Option<InitLatents>,
+    /// Evaluations of the network for an image.
+    evaluations: usize,
+    /// Shape of one sample's latents, [C, h, w].
+    latents: [usize; 3],
+    /// Every setting that has an influence on the bytes of a shard.
+    config: Value,
+}
+
+impl<'d> Run<'d> {
+    /// Reads and checks everything a run depends on, except the weights' values.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for settings that cannot work or that differ from those of the folder; the errors of the caption file,
+    /// the model's configuration and tokenizer, and the initial latents.
+    pub fn prepare(settings: Settings, device: &'d Device, precision: Precision) -> Result<Run<'d>> {
+        settings.check()?;
+        let corpus = Corpus::open(&settings.captions, &settings.corpus)?;
+        let work = Work::new(&settings.selection, settings.output.shard_size, corpus.len() as u64)?;
+        let model = ModelDir::open(&settings.model)?;
+        let spec = ModelSpec::read(&model)?;
+        let (height, width) = (settings.sampling.height, settings.sampling.width);
+        spec.check_size(height, width)?;
+        let scheduler = settings.sampling.scheduler.resolve(&spec.scheduler)?;
+        let evaluations = schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?.timesteps().len();
+        let tokenizer = ClipTokenizer::open(&model.component("tokenizer")?)?;
+        spec.check_tokenizer(&tokenizer)?;
+        let latents = spec.latent_shape(height, width);
+        let samples = (work.selected.end - work.selected.start) as usize;
+        let shape = [samples, latents[0], latents[1], latents[2]];
+        let init = settings.init_latents.as_ref().map(|path| InitLatents::open(path, shape)).transpose()?;
+        let too_long = work.too_long(&corpus, &tokenizer)?;
+        let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus)?;
+        RunManifest::check(&settings.output.folder, &config)?;
+        Ok(Run {
+            settings,
+            device,
+            precision,
+            model,
+            spec,
+            tokenizer,
+            corpus,
+            work,
+            too_long,
+            init,
+            evaluations,
+            latents,
+            config,
+        })
+    }
+
+    /// The plan as a JSON object: the resolved configuration, what is there, and what the rest takes. Writes nothing.
+    ///
+    /// # Errors
+    /// If the folder's statistics cannot be read.
+    pub fn describe(&self) -> Result<Value> {
+        let folder = &self.settings.output.folder;
+        let done = self.work.jobs.iter().filter_map(|job| shard_stats(folder, job.shard).transpose());
+        let done: Vec<_> = done.collect::<Result<_>>()?;
+        let Sampling { height, width, guidance, .. } = self.settings.sampling;
+        let batch = self.settings.batch;
+        let cost = self.spec.cost(self.device, (height, width), batch, guidance > 1.0)?;
+        let flops = cost.text_flops + cost.vae_flops + self.evaluations as u64 * cost.unet_flops / batch as u64;
+        let mut plan = serde_json::json!({
+            "work": format!("{} images in {} shards", self.work.samples(), self.work.jobs.len()),
+            "done": format!("{} images in {} shards", done.iter().map(|stats| stats.count).sum::<u64>(), done.len()),
+            "captions_cut": self.too_long.len(),
+            "device": self.device.describe(),
+            "batch": batch,
+            "compute": format!("{:.0} GFLOP an image", flops as f64 / 1e9),
+            "activations": format!("{:.0} MiB", cost.arena_bytes as f64 / (1 << 20) as f64),
+        });
+        if let (Some(plan), Some(config)) = (plan.as_object_mut(), self.config.as_object()) {
+            plan.extend(config.clone());
+        }
+        Ok(plan)
+    }
+
+    /// Makes the pairs that are not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] once `stop` is raised; the errors of reading the weights and writing the shards. Images that
+    /// fail are no error: see [`Summary::failed`].
+    pub fn execute(&self, events: &dyn Events, stop: &AtomicBool) -> Result<Summary> {
+        let started = Instant::now();
+        let folder = &self.settings.output.folder;
+        let selection = &self.settings.selection;
+        let worker = Worker { index: selection.worker_index, count: selection.worker_count };
+        let manifest = RunManifest::open(folder, &self.config, &config::of_process(&self.settings, self.device), worker)?;
+        let shards = ShardSettings {
+            shard_size: self.settings.output.shard_size,
+            format: self.settings.output.format,
+            columns: config::columns(),
+            config_sha256: manifest.config_sha256().to_string(),
+        };
+        let mut progress = Progress { events, stop, summary: Summary { cut: self.too_long.len() as u64, ..Summary::default() } };
+        let open = self.survey(&mut progress)?;
+        if !open.is_empty() {
+            self.make(&shards, open, &mut progress)?;
+        } else if self.settings.output.save_latents.as_ref().is_some_and(|path| !path.exists()) {
+            // A run that ended between its last shard and the last rename.
+            self.open_saved_latents(self.work.samples())?.map_or(Ok(()), SavedLatents::finish)?;
+        }
+        progress.summary.seconds = started.elapsed().as_secs_f64();
+        events.event(&Event::Finished(&progress.summary));
+        Ok(progress.summary)
+    }
+
+    /// Looks at what is there, and says what is to be done. Returns the shards that are not finished.
+    fn survey(&self, progress: &mut Progress<'_>) -> Result<Vec<&Job>> {
+        let (mut open, mut done) = (Vec::new(), 0);
+        for job in &self.work.jobs {
+            match shard_stats(&self.settings.output.folder, job.shard)? {
+                Some(stats) => {
+                    done += stats.count;
+                    progress.summary.failed += stats.failed_to_generate;
+                }
+                None => open.push(job),
+            }
+        }
+        progress.summary.samples = self.work.samples();
+        let device = format!("{}, {}", self.device.describe(), self.precision.name());
+        let shards = self.work.jobs.len() as u64;
+        progress.events.event(&Event::Planned { samples: self.work.samples(), done, shards, device: &device });
+        for (index, tokens) in self.too_long.iter().take(LONG_CAPTIONS_SHOWN) {
+            let limit = self.tokenizer.max_length();
+            progress.warn(&format!(
+                "caption {index} has {tokens} tokens; the text encoder reads {limit}, so its end is cut (--truncate accepts that)"
+            ));
+        }
+        if let Some(more) = self.too_long.len().checked_sub(LONG_CAPTIONS_SHOWN).filter(|&more| more > 0) {
+            progress.warn(&format!("{more} more captions are too long"));
+        }
+        Ok(open)
+    }
+
+    /// Loads the model and makes the images of `jobs`.
+    fn make(&self, shards: &ShardSettings, jobs: Vec<&Job>, progress: &mut Progress<'_>) -> Result<()> {
+        let started = Instant::now();
+        let model = StableDiffusion::load(&self.model, self.device, self.precision)?;
+        let sampling = &self.settings.sampling;
+        let scheduler = schedulers::create(sampling.scheduler, &self.spec.scheduler, sampling.steps)?;
+        let mut sampler = Sampler::new(&model, scheduler, self.sampler_settings()?, self.settings.batch)?;
+        progress.events.event(&Event::Loaded { seconds: started.elapsed().as_secs_f64() });
+        let mut saved = None;
+        for job in jobs {
+            let Shard::Open(writer) = ShardWriter::open(&self.settings.output.folder, job.shard, shards)? else { continue };
+            if saved.is_none() {
+                let before = job.captions.start - self.work.selected.start + writer.completed() as u64;
+                saved = self.open_saved_latents(before)?;
+            }
+            self.make_shard(writer, job, &mut sampler, saved.as_mut(), progress)?;
+        }
+        saved.map_or(Ok(()), SavedLatents::finish)
+    }
+
+    fn sampler_settings(&self) -> Result<sampler::Settings> {
+        let sampling = &self.settings.sampling;
+        Ok(sampler::Settings {
+            height: sampling.height,
+            width: sampling.width,
+            guidance: sampling.guidance,
+            negative: self.tokenizer.encode(&sampling.negative)?.ids,
+            rng: sampling.rng,
+            savings: Savings::default(),
+        })
+    }
+
+    /// The file of final latents, if one is asked for; `before` samples were made by earlier runs.
+    fn open_saved_latents(&self, before: u64) -> Result<Option<SavedLatents>> {
+        let samples = (self.work.selected.end - self.work.selected.start) as usize;
+        let [channels, height, width] = self.latents;
+        let open = |path| SavedLatents::open(path, [samples, channels, height, width], before);
+        self.settings.output.save_latents.as_deref().map(open).transpose()
+    }
+
+    /// Makes what is missing of one shard.
+    fn make_shard(
+        &self,
+        mut writer: Box<ShardWriter>,
+        job: &Job,
+        sampler: &mut Sampler<'_>,
+        mut saved: Option<&mut SavedLatents>,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let mut next = job.captions.start + writer.completed() as u64;
+        if writer.completed() > 0 {
+            progress.events.event(&Event::Resumed { shard: job.shard, samples: writer.completed() as u64 });
+        }
+        while next < job.captions.end {
+            let batch = next..job.captions.end.min(next + self.settings.batch as u64);
+            let images = self.make_batch(batch.clone(), sampler, progress)?;
+            for (index, image) in batch.clone().zip(images) {
+                if let Some(saved) = saved.as_deref_mut() {
+                    saved.write((index - self.work.selected.start) as usize, &image.latents)?;
+                    saved.sync()?;
+                }
+                let sample = self.sample(index, job, &image)?;
+                writer.push(&sample)?;
+                progress.sample(&writer.key(sample.index), index, self.seed(index), &sample.outcome);
+            }
+            next = batch.end;
+        }
+        let id = writer.shard_id();
+        progress.shard(id, &writer.finish()?);
+        Ok(())
+    }
+
+    /// Makes the images of a range of captions.
+    fn make_batch(&self, batch: Range<u64>, sampler: &mut Sampler<'_>, progress: &Progress<'_>) -> Result<Vec<Generated>> {
+        let mut ids = Vec::new();
+        let mut given = Vec::new();
+        for index in batch.clone() {
+            ids.push(self.tokenizer.encode(self.caption(index)?)?.ids);
+            let latents = self.init.as_ref().map(|init| {
+                let mut latents = vec![0.0; self.latents.iter().product()];
+                init.copy((index - self.work.selected.start) as usize, &mut latents);
+                latents
+            });
+            given.push(latents);
+        }
+        let samples: Vec<sampler::Sample<'_>> = (batch.zip(&ids).zip(&given))
+            .map(|((index, ids), latents)| sampler::Sample { ids, seed: self.seed(index), latents: latents.as_deref() })
+            .collect();
+        sampler.generate(&samples, &mut |step, steps| progress.step(step, steps))
+    }
+
+    /// What goes into the shard for one image.
+    fn sample(&self, index: u64, job: &Job, image: &Generated) -> Result<Sample> {
+        let Sampling { height, width, .. } = self.settings.sampling;
+        let caption = self.corpus.get(index as usize).ok_or_else(|| lost(index))?;
+        let outcome = match image.flaw {
+            Some(flaw) => Outcome::Failed(flaw.to_string()),
+            None => {
+                let Output { format, quality, .. } = self.settings.output;
+                Outcome::Image(encode_image(format, quality, width as u32, height as u32, &image.pixels)?)
+            }
+        };
+        let cut = self.too_long.binary_search_by_key(&index, |&(index, _)| index).is_ok();
+        let meta = config::sample_fields(&self.config, &caption, self.seed(index), cut);
+        Ok(Sample { index: (index - job.captions.start) as usize, caption: caption.text.to_string(), outcome, meta })
+    }
+
+    fn caption(&self, index: u64) -> Result<&str> {
+        self.corpus.get(index as usize).map(|caption| caption.text).ok_or_else(|| lost(index))
+    }
+
+    fn seed(&self, index: u64) -> u64 {
+        self.settings.sampling.seed.wrapping_add(index)
+    }
+}
+
+fn lost(index: u64) -> Error {
+    Error::Internal { op: "generate", message: format!("caption {index} is not in the corpus") }
+}

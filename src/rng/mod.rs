@@ -64,7 +64,7 @@ pub enum SampleNoise {
     /// Draws are independent of each other and of their order.
     Philox(Philox),
     /// Draws follow each other: fill stream 0 first, then the noise of each stochastic step in order.
-    TorchCpu(TorchCpu),
+    TorchCpu(Box<TorchCpu>),
 }
 
 impl SampleNoise {
@@ -72,7 +72,7 @@ impl SampleNoise {
     pub fn new(kind: RngKind, seed: u64) -> SampleNoise {
         match kind {
             RngKind::Philox => SampleNoise::Philox(Philox::new(seed)),
-            RngKind::TorchCpu => SampleNoise::TorchCpu(TorchCpu::new(seed)),
+            RngKind::TorchCpu => SampleNoise::TorchCpu(Box::new(TorchCpu::new(seed))),
         }
     }
 

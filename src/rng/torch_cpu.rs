@@ -135,10 +135,10 @@ const LN: [f32; 9] = [
     -1.666_805_8e-1,
     2.000_071_4e-1,
     -2.499_999_4e-1,
-    3.333_333_1e-1,
+    3.333_333e-1,
 ];
-/// ln 2 in two parts: the first is exact in few bits.
-const LN_2_HIGH: f32 = 0.693_359_375;
+/// ln 2 in two parts; the first, 355/512, has few bits.
+const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
 /// Natural logarithm of a normal f32.

@@ -1,7 +1,7 @@
 //! Writing files so that a crash leaves either the old content or the new one, and never through a link.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -74,6 +74,7 @@ pub(super) fn open_read_write(path: &Path) -> Result<File> {
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     // Folders cannot be opened on Windows, where renames are journalled anyway.
     if cfg!(unix) {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir).and_then(|folder| folder.sync_all()).map_err(Error::io("sync folder", dir))?;
     }
     Ok(())
@@ -100,12 +101,21 @@ pub(super) fn temporary_path(path: &Path) -> PathBuf {
 
 /// Writes `bytes` to `path` in one step: temporary name, fsync, rename, fsync of the folder.
 pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
+}
+
+/// [`write_atomic`] for content that is written in pieces by `write`. If that fails nothing is left behind.
+pub(super) fn write_atomic_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let temporary = temporary_path(path);
     remove_if_there(&temporary)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(Error::io("create", &temporary))?;
-    file.write_all(bytes).map_err(Error::io("write", &temporary))?;
-    file.sync_all().map_err(Error::io("sync", &temporary))?;
-    drop(file);
+    let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(Error::io("create", &temporary))?;
+    let mut file = BufWriter::new(file);
+    let sync = |mut file: BufWriter<File>| file.flush().and_then(|()| file.get_ref().sync_all());
+    let written = write(&mut file).and_then(|()| sync(file).map_err(Error::io("write", path)));
+    if let Err(error) = written {
+        remove_if_there(&temporary)?;
+        return Err(error);
+    }
     rename(&temporary, path)?;
     path.parent().map_or(Ok(()), sync_dir)
 }

@@ -54,7 +54,7 @@ pub(super) fn line(path: &Path, document: &impl Serialize) -> Result<Vec<u8>> {
 /// What could be read of a journal.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Journal {
-    /// `None` if not even the first line is whole.
+    /// `None` if not even the first line is whole, or it is about another shard.
     pub header: Option<Header>,
     /// Length of the header line in bytes.
     pub header_end: u64,
@@ -63,12 +63,15 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads whole lines up to the first that is torn or damaged.
-    pub fn parse(bytes: &[u8]) -> Journal {
+    /// Reads the journal of shard `shard_id`: whole lines up to the first that is torn or damaged.
+    pub fn parse(bytes: &[u8], shard_id: u32) -> Journal {
         let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
         let Some(first) = lines.next() else { return Journal::default() };
-        let header = serde_json::from_slice::<Header>(first).ok().filter(|header| header.version == VERSION);
-        let mut journal = Journal { header, header_end: first.len() as u64, entries: Vec::new() };
+        let header = serde_json::from_slice::<Header>(first).ok();
+        let Some(header) = header.filter(|header| header.version == VERSION && header.shard_id == shard_id) else {
+            return Journal::default();
+        };
+        let mut journal = Journal { header: Some(header), header_end: first.len() as u64, entries: Vec::new() };
         let mut end = journal.header_end;
         for line in lines {
             let Ok(entry) = serde_json::from_slice(line) else { break };

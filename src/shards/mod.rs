@@ -16,11 +16,14 @@
 mod decode;
 mod disk;
 mod encode;
+mod font;
+mod gallery;
 mod journal;
 mod layout;
 mod reader;
 mod run;
 mod sample;
+mod sheet;
 mod stats;
 mod table;
 #[cfg(test)]
@@ -31,10 +34,12 @@ mod writer;
 
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode_image, image_fault};
 pub use encode::{ImageFormat, encode_image};
+pub use gallery::{GalleryOptions, gallery};
 pub use layout::{sample_key, shard_name};
 pub use reader::{ReadLimits, ShardReader, StoredSample, read_shard};
 pub use run::{RunManifest, Worker, config_sha256};
 pub use sample::{Column, ColumnKind, Outcome, Sample};
+pub use sheet::{SheetOptions, Tile, contact_sheet, write_contact_sheet};
 pub use stats::{ShardStats, shard_stats};
 pub use verify::{Problem, Report, verify};
 pub use writer::{Shard, ShardSettings, ShardWriter};

@@ -236,7 +236,8 @@ pub(super) fn foreign_tars(dir: &Path, unclaimed: bool) -> Result<Vec<PathBuf>> 
         let ours = match shard_id_of(&name, ".tar") {
             Some(id) if !unclaimed => {
                 let paths = ShardPaths::new(dir, id);
-                disk::exists(&paths.stats)? || disk::exists(&paths.journal)?
+                // In this order: the journal goes when the stats are there.
+                disk::exists(&paths.journal)? || disk::exists(&paths.stats)?
             }
             _ => false,
         };

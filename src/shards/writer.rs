@@ -39,7 +39,7 @@ pub enum Shard {
     /// Finished by an earlier run.
     Done(ShardStats),
     /// To be written, from sample [`ShardWriter::completed`] on.
-    Open(ShardWriter),
+    Open(Box<ShardWriter>),
 }
 
 /// Writes one shard. Dropping it before [`finish`](ShardWriter::finish) keeps the complete samples for the next run.
@@ -80,11 +80,11 @@ impl ShardWriter {
         }
         let mut bytes = Vec::new();
         journal_file.read_to_end(&mut bytes).map_err(Error::io("read", &paths.journal))?;
-        let journal = Journal::parse(&bytes);
+        let journal = Journal::parse(&bytes, shard_id);
         if let Some(header) = &journal.header {
             same_configuration(&paths.journal, &header.config_sha256, settings)?;
         }
-        Self::recover(dir, paths, shard_id, settings, journal_file, journal).map(Shard::Open)
+        Self::recover(dir, paths, shard_id, settings, journal_file, journal).map(|writer| Shard::Open(Box::new(writer)))
     }
 
     /// Finds the complete samples of the partial tar and cuts everything behind them.
@@ -98,24 +98,20 @@ impl ShardWriter {
     ) -> Result<ShardWriter> {
         reclaim_final_names(&paths, &journal)?;
         let tar_file = disk::open_read_write(&paths.partial_tar)?;
-        let header = match journal.header.clone() {
-            Some(header) if header.shard_id == shard_id => Some(header),
-            _ => None,
-        };
         let mut writer = ShardWriter {
             dir: dir.to_path_buf(),
             shard_id,
             settings: settings.clone(),
             tar_hasher: Sha256::new(),
             rows: Vec::new(),
-            start_time: header.as_ref().map_or_else(now, |header| header.start_time),
+            start_time: journal.header.as_ref().map_or_else(now, |header| header.start_time),
             seconds_before: 0.0,
             opened: Instant::now(),
             tar: AppendFile::new(tar_file, &paths.partial_tar, 0),
             journal: AppendFile::new(journal_file, &paths.journal, 0),
             paths,
         };
-        if header.is_some() {
+        if journal.header.is_some() {
             writer.journal.advance(journal.header_end);
             for (entry, journal_end) in journal.entries {
                 if !writer.accept(entry)? {

@@ -1,5 +1,6 @@
 //! The weight files of one component, and their comparison with what an architecture declares.
 
+use super::digest::{file_sha256, text_sha256};
 use super::file::{Entry, WeightFile};
 use super::names::same_weights;
 use super::nearest::nearest;
@@ -7,7 +8,6 @@ use super::{Component, Loader, NamedShapes, layout};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use safetensors::tensor::Dtype;
-use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -198,34 +198,17 @@ impl Checkpoint {
     pub fn hash(&self) -> Result<String> {
         let mut lines = Vec::new();
         for file in &self.files {
-            lines.push((file.name(), hash_file(file.path())?));
+            lines.push((file.name(), file_sha256(file.path())?));
         }
         lines.sort();
         Ok(match lines.as_slice() {
             [(_, hash)] => hash.clone(),
             many => {
                 let text: String = many.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
-                hex(&Sha256::digest(text))
+                text_sha256(&text)
             }
         })
     }
-}
-
-fn hash_file(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        let read = std::io::Read::read(&mut file, &mut block).map_err(Error::io("read", path))?;
-        if read == 0 {
-            return Ok(hex(&hasher.finalize()));
-        }
-        hasher.update(&block[..read]);
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -14,8 +14,12 @@ use std::path::{Path, PathBuf};
 /// Bytes before the header: its length as a little-endian u64.
 const LENGTH_BYTES: usize = 8;
 
+/// Longest tensor name in bytes; real ones stay below 120.
+const MAX_NAME: usize = 1024;
+
 /// A mapped safetensors file whose header has been checked against its length.
-pub(super) struct WeightFile {
+#[derive(Debug)]
+pub(crate) struct WeightFile {
     /// As the folder names it, links not followed.
     path: PathBuf,
     map: Mmap,
@@ -24,7 +28,7 @@ pub(super) struct WeightFile {
 
 /// A tensor as the header describes it.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Name in the file.
     pub key: String,
     pub dtype: Dtype,
@@ -79,14 +83,15 @@ impl WeightFile {
 
 /// Tensors of a safetensors file, in order of their keys in the header's data.
 ///
-/// Beyond what the `safetensors` crate checks (bounds, overlaps, holes, sizes), refuses names that appear twice.
+/// Beyond what the `safetensors` crate checks (bounds, overlaps, holes, sizes), refuses names that appear twice or that no
+/// message could show.
 pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Vec<Entry>, String> {
     if bytes.starts_with(b"version https://git-lfs") {
         return Err("a Git LFS pointer, not the weights themselves: run `git lfs pull` in its repository".into());
     }
     let (header_len, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| explain(&e, bytes))?;
     let start = LENGTH_BYTES + header_len;
-    refuse_duplicates(&bytes[LENGTH_BYTES..start])?;
+    check_names(&bytes[LENGTH_BYTES..start])?;
     let entries = metadata.offset_keys().into_iter().filter_map(|key| {
         let info = metadata.info(&key)?;
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
@@ -116,10 +121,11 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
     format!("not a valid safetensors file: {reason}; copy or download it again")
 }
 
-/// serde_json keeps the last of two equal keys; the format forbids them, and tools that keep the first would see another model.
-fn refuse_duplicates(header: &[u8]) -> std::result::Result<(), String> {
-    struct UniqueKeys;
-    impl<'de> Visitor<'de> for UniqueKeys {
+/// Refuses names that appear twice: serde_json keeps the last, the format forbids them, and tools that keep the first would see
+/// another model. Refuses control characters, which would reach the terminal through an error message.
+fn check_names(header: &[u8]) -> std::result::Result<(), String> {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,6 +135,9 @@ fn refuse_duplicates(header: &[u8]) -> std::result::Result<(), String> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
             let mut seen = HashSet::new();
             while let Some((key, IgnoredAny)) = map.next_entry::<String, _>()? {
+                if key.len() > MAX_NAME || key.contains(char::is_control) {
+                    return Err(serde::de::Error::custom("a tensor name is too long or has control characters"));
+                }
                 if seen.contains(&key) {
                     return Err(serde::de::Error::custom(format!("tensor `{key}` appears twice")));
                 }
@@ -137,6 +146,6 @@ fn refuse_duplicates(header: &[u8]) -> std::result::Result<(), String> {
             Ok(())
         }
     }
-    let unique = serde_json::Deserializer::from_slice(header).deserialize_map(UniqueKeys);
-    unique.map_err(|e| format!("not a valid safetensors file: {e}"))
+    let checked = serde_json::Deserializer::from_slice(header).deserialize_map(Names);
+    checked.map_err(|e| format!("not a valid safetensors file: {e}"))
 }

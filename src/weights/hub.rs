@@ -60,10 +60,10 @@ impl ModelId {
     }
 }
 
-/// True for a path segment that is a plain name, as the Hub allows them: letters, digits, `.`, `_` and `-`, not starting with a dot.
+/// True for a path segment that is a plain name, as the Hub allows them: letters, digits, `.`, `_` and `-`, not starting with a dot or dash.
 fn is_name(text: &str) -> bool {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    plain && !text.is_empty() && !text.starts_with('.')
+    plain && !text.is_empty() && !text.starts_with(['.', '-'])
 }
 
 /// Root of the cache: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` in the user's cache folder.
@@ -93,7 +93,7 @@ mod tests {
     fn ids_are_two_plain_names() {
         let id = ModelId::parse("stabilityai/stable-diffusion-2-1@refs/pr/7").unwrap();
         assert_eq!((id.repository.as_str(), id.revision.as_deref()), ("stabilityai/stable-diffusion-2-1", Some("refs/pr/7")));
-        for bad in ["sd15", "a/b/c", "../x", "a/..", "/a/b", "a/b@", "a/b@../c", "a/b c", "~/x", "./x"] {
+        for bad in ["sd15", "a/b/c", "../x", "a/..", "/a/b", "a/b@", "a/b@../c", "a/b c", "~/x", "./x", "-f/x"] {
             assert_eq!(ModelId::parse(bad), None, "{bad}");
         }
     }

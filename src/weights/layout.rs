@@ -52,7 +52,7 @@ fn is_present(path: &Path) -> bool {
 /// Opens the shards of an index, and checks that each key lies in the shard the index names, and nowhere else.
 fn open_shards(folder: &Path, index: &Path) -> Result<Vec<WeightFile>> {
     let json = read_json(index)?;
-    let bad = |key: &str, message: &str| Error::format(index, format!("key `{key}`"), message);
+    let bad = |key: &str, message: &str| Error::format(index, format!("key `{}`", key.escape_debug()), message);
     let map = json.get("weight_map").and_then(|m| m.as_object()).ok_or_else(|| bad("weight_map", "missing or not an object"))?;
 
     // Shard name -> the keys the index places there.
@@ -60,7 +60,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<WeightFile>> {
     for (key, shard) in map {
         let shard = shard.as_str().ok_or_else(|| bad(key, "the shard's name is not a string"))?;
         if !is_plain_name(shard) {
-            return Err(bad(key, &format!("`{shard}` is not a plain name of a .safetensors file beside the index")));
+            return Err(bad(key, &format!("{shard:?} is not a plain name of a .safetensors file beside the index")));
         }
         shards.entry(shard).or_default().insert(key);
     }
@@ -90,7 +90,10 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<WeightFile>> {
 
 /// A file name and nothing else: no separators (of any system), no drive, no parent.
 fn is_plain_name(name: &str) -> bool {
-    name.ends_with(".safetensors") && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
+    name.ends_with(".safetensors")
+        && !name.starts_with('.')
+        && !name.contains(['/', '\\', ':'])
+        && !name.contains(char::is_control)
 }
 
 /// Why there is nothing to open: no folder, pickle files only, another variant, or an empty folder.

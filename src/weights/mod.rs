@@ -10,6 +10,7 @@
 mod atomic;
 mod checkpoint;
 mod clip_vocab;
+mod digest;
 mod file;
 mod hub;
 mod json;
@@ -22,6 +23,8 @@ mod nearest;
 mod random;
 
 pub use checkpoint::Checkpoint;
+pub use digest::file_sha256;
+pub(crate) use file::WeightFile;
 pub use json::read_json;
 pub use loader::Loader;
 pub use model_dir::ModelDir;

@@ -94,6 +94,7 @@ pub fn write_model_folder(
     seed: u64,
     tensors: &dyn Fn(Component, &Path) -> Result<NamedShapes>,
 ) -> Result<()> {
+    let out = &std::path::absolute(out).map_err(Error::io("find", out))?; // `.` has no name to put `.tmp` behind
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) || out.is_file() {
         return Err(Error::usage(format!("{} exists and is not empty", out.display()), "choose another folder, or remove it"));
     }

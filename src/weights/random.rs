@@ -22,8 +22,8 @@ const CHUNK: usize = 1 << 14;
 /// Headers are padded to this, so that every tensor of an even length starts aligned.
 const HEADER_ALIGNMENT: usize = 8;
 
-/// Writes the tensors, in the order given, with weights scaled so that activations stay finite (see [`Distribution::of`]).
-/// The file appears under its name when it is complete.
+/// Writes the tensors, in the order given, with weights scaled so that activations stay finite: std 1/sqrt(inputs) for matrices
+/// and convolutions, 0.02 for embeddings and biases, norms near 1. The file appears under its name when it is complete.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be written; [`Error::Usage`] for a type that weights are not stored in; [`Error::Internal`] for

@@ -70,6 +70,11 @@ fn malformed_files_are_refused_in_words() {
             ),
             "`a` appears twice",
         ),
+        (
+            "escape sequence in a name",
+            raw(r#"{"\u001b[2J":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}"#, &ten),
+            "control characters",
+        ),
         ("LFS pointer", b"version https://git-lfs pointer\noid sha256:00\n".to_vec(), "git lfs pull"),
     ];
     for (name, bytes, expected) in cases {

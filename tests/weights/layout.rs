@@ -81,9 +81,13 @@ fn shards_are_read_under_all_index_names() {
 fn a_lying_index_is_refused() {
     let index = format!("{STEM}.safetensors.index.json");
     let cases = [
-        (r#"{"a.weight":"../1.safetensors","b.weight":"2.safetensors"}"#, vec!["`a.weight`", "`../1.safetensors`", "plain name"]),
+        (
+            r#"{"a.weight":"../1.safetensors","b.weight":"2.safetensors"}"#,
+            vec!["`a.weight`", "\"../1.safetensors\"", "plain name"],
+        ),
         (r#"{"a.weight":"/tmp/1.safetensors","b.weight":"2.safetensors"}"#, vec!["`a.weight`", "plain name"]),
-        (r#"{"a.weight":"1.safetensors","b.weight":"2.bin"}"#, vec!["`b.weight`", "`2.bin`", "plain name"]),
+        (r#"{"a.weight":"1.safetensors","b.weight":"2.bin"}"#, vec!["`b.weight`", "\"2.bin\"", "plain name"]),
+        (r#"{"a\u001b[2J":"1.safetensors\u001b[2J.safetensors"}"#, vec!["a\\u{1b}[2J", "plain name"]),
         (r#"{"a.weight":"1.safetensors","b.weight":"3.safetensors"}"#, vec!["shard `3.safetensors` is missing"]),
         (
             r#"{"a.weight":"1.safetensors","b.weight":"2.safetensors","c.weight":"2.safetensors"}"#,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod architectures;
 mod check;
 mod files;
 mod layout;

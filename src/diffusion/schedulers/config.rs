@@ -1,10 +1,14 @@
 //! `scheduler_config.json` and what each scheduler reads of it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
+
+/// More than any configuration needs; bounds what is read of a file that is something else.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A scheduler's configuration file, as read: values are checked by the scheduler that reads them.
 #[derive(Clone, Debug)]
@@ -15,6 +19,27 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// Reads a `scheduler_config.json`; see [`Self::from_json`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not JSON. Python's `-Infinity`, which is not JSON
+    /// but stands in the files of DPM-Solver (`lambda_min_clipped`), is read as null.
+    pub fn read(path: &Path) -> Result<SchedulerConfig> {
+        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+        let mut text = String::new();
+        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(Error::io("read", path))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(Error::format(
+                path,
+                "",
+                format!("larger than {MAX_FILE_BYTES} bytes: this is no scheduler configuration"),
+            ));
+        }
+        let json = serde_json::from_str(&without_infinity(&text))
+            .map_err(|error| Error::format(path, format!("line {}", error.line()), error.to_string()))?;
+        SchedulerConfig::from_json(path, &json)
+    }
+
     /// Takes the content of a `scheduler_config.json`; `path` is named in errors.
     ///
     /// Two values are set as diffusers' `StableDiffusionPipeline` sets them for the scheduler it is given, whatever the
@@ -68,6 +93,28 @@ impl SchedulerConfig {
     pub(super) fn keys(&self, defaults: Defaults) -> Keys<'_> {
         Keys { config: self, defaults }
     }
+}
+
+/// `-Infinity` outside of strings becomes `null`.
+fn without_infinity(text: &str) -> String {
+    const TOKEN: &str = "-Infinity";
+    let mut out = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if !in_string && let Some(after) = rest.strip_prefix(TOKEN) {
+            out.push_str("null");
+            rest = after;
+            continue;
+        }
+        if c == '"' && !escaped {
+            in_string = !in_string;
+        }
+        escaped = in_string && c == '\\' && !escaped;
+        out.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    out
 }
 
 /// How timesteps are chosen from those of the training.

@@ -186,3 +186,43 @@ impl Blend {
         (self.sample * sample + self.output * output) + (self.base * base + kept)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_runs_use_the_buffers_of_the_first() {
+        let step = StepPlan { noise: 1.0, ..StepPlan::direct(1.0, 1.0) };
+        let mut scheduler = PlannedScheduler::new(Plan::unscaled(vec![0.0], vec![step]));
+        let mut addresses = Vec::new();
+        for len in [64, 16, 64] {
+            scheduler.reset();
+            scheduler.step(0, &vec![0.0; len], &mut vec![0.0; len], &mut |z| z.fill(0.0)).unwrap();
+            let buffers = scheduler.history.iter().chain([&scheduler.base, &scheduler.noise]);
+            addresses.push(buffers.map(|buffer| (buffer.as_ptr(), buffer.capacity())).collect::<Vec<_>>());
+        }
+        assert!(addresses.iter().all(|a| *a == addresses[0]));
+    }
+
+    #[test]
+    fn a_step_is_the_documented_sum() {
+        let blend = |n: f32| Blend { sample: n, output: 2.0 * n, base: 3.0 * n, history: [4.0, 5.0, 6.0, 7.0] };
+        let keep = Some(Keep { slot: 2, sample: 2.0, output: 3.0, previous: 5.0 });
+        let step = StepPlan { keep, base: Some(blend(1.0)), update: blend(10.0), noise: 0.5 };
+        let mut scheduler = PlannedScheduler::new(Plan::unscaled(vec![0.0; 2], vec![step; 2]));
+        let (x0, m, z) = (1.0, -2.0, 8.0);
+        // By hand: h, then b from h, then x from both.
+        let h1 = 2.0 * x0 + 3.0 * m;
+        let b1 = x0 + 2.0 * m + 6.0 * h1;
+        let x1 = 10.0 * x0 + 20.0 * m + 30.0 * b1 + 6.0 * h1 + 0.5 * z;
+        let h2 = 2.0 * x1 + 3.0 * m + 5.0 * h1;
+        let b2 = x1 + 2.0 * m + 3.0 * b1 + 6.0 * h2;
+        let x2 = 10.0 * x1 + 20.0 * m + 30.0 * b2 + 6.0 * h2 + 0.5 * z;
+        let mut x = [x0];
+        for (i, expected) in [x1, x2].into_iter().enumerate() {
+            scheduler.step(i, &[m], &mut x, &mut |noise| noise.fill(z)).unwrap();
+            assert_eq!(x, [expected]);
+        }
+    }
+}

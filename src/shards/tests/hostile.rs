@@ -130,7 +130,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
         let _ = read(&bytes, ReadLimits::default());
         let _ = decode_image(Path::new("x"), "y", &bytes);
-        let _ = journal::Journal::parse(&bytes);
+        let _ = journal::Journal::parse(&bytes, 3);
         let _ = ustar::Pax::parse(&bytes);
         let text = String::from_utf8_lossy(&bytes);
         let _ = stats::parse_stats(Path::new("x"), &text);
@@ -172,12 +172,18 @@ proptest! {
         let header = journal::line(Path::new("x"), &journal::Header::new(3, "c0ffee", 1.5)).unwrap();
         let entry = journal::Entry { end: 7, sha256: "00".into(), seconds: 0.5, row: serde_json::Map::new() };
         let bytes = [header, journal::line(Path::new("x"), &entry).unwrap().repeat(2)].concat();
-        let intact = journal::Journal::parse(&bytes);
+        let intact = journal::Journal::parse(&bytes, 3);
         prop_assert_eq!(intact.entries.len(), 2);
+        prop_assert_eq!(journal::Journal::parse(&bytes, 4), journal::Journal::default());
         prop_assert_eq!(intact.entries[1].1, bytes.len() as u64);
-        let damaged = journal::Journal::parse(&mutate(&bytes, &changes, &cut));
+        let damaged = journal::Journal::parse(&mutate(&bytes, &changes, &cut), 3);
         prop_assert!(damaged.entries.len() <= 2);
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn any_caption_is_kept(captions in prop::collection::vec(any::<String>(), 1..4)) {

@@ -3,14 +3,16 @@
 mod hostile;
 mod resume;
 mod run;
+mod show;
 mod verify;
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::disk;
-use super::{Column, ColumnKind, ImageFormat, Outcome, Sample, Shard, ShardSettings, ShardStats, ShardWriter, encode_image};
+use super::{
+    Column, ColumnKind, ImageFormat, Outcome, Sample, Shard, ShardSettings, ShardStats, ShardWriter, disk, encode_image,
+};
 
 /// Settings of the shards of these tests: 10 samples a shard, 8x8 images.
 fn settings(format: ImageFormat) -> ShardSettings {
@@ -35,7 +37,7 @@ fn picture(format: ImageFormat, index: usize) -> Vec<u8> {
 fn sample(format: ImageFormat, index: usize) -> Sample {
     let outcome = if index % 3 == 1 { Outcome::Failed("black image".into()) } else { Outcome::Image(picture(format, index)) };
     let extent = if index % 3 == 1 { Value::Null } else { json!(8) };
-    let meta = json!({"seed": u64::MAX - index as u64, "width": extent, "height": extent, "guidance": 7.5, "karras": index % 2 == 0,
+    let meta = json!({"seed": u64::MAX - index as u64, "width": extent, "height": extent, "guidance": 7.5, "karras": index.is_multiple_of(2),
         "sampler": "ddim"});
     let Value::Object(meta) = meta else { unreachable!() };
     Sample { index, caption: format!("a «caption» {index} with \"quotes\", a\ttab and <b>tags</b>"), outcome, meta }
@@ -43,7 +45,7 @@ fn sample(format: ImageFormat, index: usize) -> Sample {
 
 fn open(dir: &Path, shard_id: u32, settings: &ShardSettings) -> ShardWriter {
     match ShardWriter::open(dir, shard_id, settings).unwrap() {
-        Shard::Open(writer) => writer,
+        Shard::Open(writer) => *writer,
         Shard::Done(stats) => panic!("already done: {stats:?}"),
     }
 }

@@ -105,6 +105,12 @@ fn damaged_content_is_not_trusted() {
     fs::write(&paths.partial_tar, &reference.partial_tar).unwrap();
     fs::write(&paths.journal, &journal).unwrap();
     finish_and_compare(dir.path(), &reference, 1);
+    // Long files without any sense leave no trace behind the end.
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ShardPaths::new(dir.path(), 0);
+    fs::write(&paths.partial_tar, vec![7; 100_000]).unwrap();
+    fs::write(&paths.journal, vec![b'{'; 100_000]).unwrap();
+    finish_and_compare(dir.path(), &reference, 0);
 }
 
 /// `finish` can be cut short between any two of its steps.

@@ -1,0 +1,78 @@
+//! `syntic bench`: how fast a network of a model is, or the making of images.
+
+use super::{DeviceArgs, named};
+use syntic::bench::{self, Case, Format, OpTotal, Part, Repeat, Report};
+use syntic::weights::ModelDir;
+use syntic::{Result, VERSION};
+
+/// Flags of `syntic bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to measure: one evaluation of the denoising network, the decoding of an image, the encoding of prompts, or all of it.
+    #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]))]
+    part: Part,
+    /// Model folder in the diffusers layout, or an id in the Hugging Face cache; `syntic random-model` writes one.
+    #[arg(long, value_name = "DIR|ID")]
+    model: String,
+    /// Height and width in pixels.
+    #[arg(long, default_value_t = 512)]
+    size: usize,
+    /// Images or prompts at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch: usize,
+    /// Evaluate with and without the prompt, as a step with guidance does.
+    #[arg(long)]
+    guidance: bool,
+    /// Denoising steps of `generate`.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    steps: usize,
+    /// Runs that are counted.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    reps: usize,
+    /// Runs before them that are not.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    warmup: usize,
+    /// Also show the time by operation, from one more run.
+    #[arg(long)]
+    profile: bool,
+    /// Form of the report.
+    #[arg(long, value_parser = named([("md", Format::Markdown), ("json", Format::Json), ("csv", Format::Csv)]), default_value = "md")]
+    format: Format,
+    /// The same as --format json.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let (device, precision) = args.device.open()?;
+    let case = Case {
+        part: args.part,
+        size: (args.size, args.size),
+        batch: args.batch.max(1),
+        guidance: args.guidance,
+        steps: args.steps,
+        repeat: Repeat { warmup: args.warmup, reps: args.reps },
+        profile: args.profile,
+    };
+    let measured = bench::measure(&case, &ModelDir::open(&args.model)?, &device, precision)?;
+    let report = Report { version: VERSION.into(), device: device.describe(), model: args.model, results: vec![measured.row] };
+    print!("{}", bench::render(&report, if args.json { Format::Json } else { args.format })?);
+    if args.profile {
+        print_profile(&measured.profile);
+    }
+    Ok(())
+}
+
+/// Where the time of one run went, on standard error so that the report stays readable by programs.
+fn print_profile(totals: &[OpTotal]) {
+    let all: f64 = totals.iter().map(|total| total.seconds).sum();
+    eprintln!("\n{:>9} {:>6} {:>6} {:>9}  operation and output", "ms", "share", "calls", "GFLOP/s");
+    for total in totals {
+        let rate = total.gflop / total.seconds;
+        let (ms, share) = (total.seconds * 1e3, total.seconds / all * 100.0);
+        eprintln!("{ms:>9.2} {share:>5.1}% {:>6} {rate:>9.1}  {}", total.calls, total.op);
+    }
+}

@@ -1,0 +1,54 @@
+//! What images of a size cost, counted from recorded passes: no weights are read.
+
+use super::model::ModelSpec;
+use super::text_encoder::TextEncoder;
+use super::unet::{Conditions, Halves, TextState, Unet};
+use super::vae::VaeDecoder;
+use crate::Result;
+use crate::device::{Device, Plan, Precision};
+use crate::weights::Loader;
+
+/// Operations and memory of the three networks for a batch of images.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Operations of encoding one prompt, two for each multiply-add.
+    pub text_flops: u64,
+    /// Operations of one evaluation of the denoising network for the whole batch, guidance included.
+    pub unet_flops: u64,
+    /// Operations of decoding one image.
+    pub vae_flops: u64,
+    /// Memory for activations, shared by all passes, in bytes.
+    pub arena_bytes: usize,
+}
+
+impl Cost {
+    /// Counts for batches of `batch` images of `height` x `width` pixels.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the networks.
+    pub fn count(spec: &ModelSpec, device: &Device, size: (usize, usize), batch: usize, guided: bool) -> Result<Cost> {
+        let [channels, height, width] = spec.latent_shape(size.0, size.1);
+        let length = spec.text.max_positions;
+        let text = TextEncoder::new(spec.text.clone(), device, &Loader::declare())?;
+        let text = Plan::record(device, |exec| text.forward(exec, &vec![0; batch * length], length).map(drop))?;
+
+        let unet = Unet::new(spec.unet.clone(), device, Precision::F32, &Loader::declare())?;
+        let outputs = if guided { 2 * batch } else { batch };
+        let (time, state) = (unet.time_state(device, 1), TextState::zeros(device, &unet, 1, length));
+        let halves = if guided { Halves::Both } else { Halves::Prompts };
+        let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &vec![0; outputs], halves };
+        let unet = Plan::record(device, |exec| {
+            let latents = exec.input([batch, height, width, channels], &[])?;
+            unet.forward(exec, latents, &conditions).map(drop)
+        })?;
+
+        let vae = VaeDecoder::new(spec.vae.clone(), device, Precision::F32, &Loader::declare())?;
+        let vae = Plan::record(device, |exec| vae.forward(exec, exec.input([1, height, width, channels], &[])?).map(drop))?;
+        Ok(Cost {
+            text_flops: text.flops() / batch as u64,
+            unet_flops: unet.flops(),
+            vae_flops: vae.flops(),
+            arena_bytes: text.bytes().max(unet.bytes()).max(vae.bytes()),
+        })
+    }
+}
