@@ -58,7 +58,7 @@ fn the_denoising_loop_takes_no_memory() {
                 rng,
                 savings: Savings::default(),
             };
-            let steps = create(scheduler, &model.scheduler, 40).unwrap();
+            let steps = create(scheduler, &model.spec.scheduler, 40).unwrap();
             let mut sampler = Sampler::new(&model, steps, settings, 2).unwrap();
             let sample = |i: usize| Sample { ids: &ids[i * shape[1]..][..shape[1]], seed: 1, latents: None };
             if counted.is_empty() {

@@ -76,6 +76,12 @@ fn unet_of_sd1() {
     unet("sd1-tiny");
 }
 
+/// Three halvings do not divide the 13 x 9 latents.
+#[test]
+fn unet_of_odd_sizes() {
+    unet("odd");
+}
+
 #[test]
 fn unet_of_sd2() {
     unet("sd2-tiny");

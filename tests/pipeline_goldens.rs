@@ -51,7 +51,7 @@ fn generate(case: &Case, model: &StableDiffusion, run: Run<'_>) -> Vec<Generated
         rng: RngKind::TorchCpu,
         savings: Savings::default(),
     };
-    let scheduler = create(run.scheduler.parse::<SchedulerName>().unwrap(), &model.scheduler, run.steps).unwrap();
+    let scheduler = create(run.scheduler.parse::<SchedulerName>().unwrap(), &model.spec.scheduler, run.steps).unwrap();
     let mut sampler = Sampler::new(model, scheduler, settings, shape[0]).unwrap();
     let sample = |i: usize| Sample {
         ids: &ids[i * shape[1]..][..shape[1]],

@@ -47,9 +47,9 @@ impl ModelSpec {
         Ok(spec)
     }
 
-    /// Pixels in height and in width must be a multiple of this: the autoencoder's factor times the halvings of the network.
+    /// Pixels in height and in width must be a multiple of this: the factor of the autoencoder.
     pub fn size_multiple(&self) -> usize {
-        self.vae.factor() * self.unet.size_divisor()
+        self.vae.factor()
     }
 
     /// Height and width in pixels that the model was trained at.
@@ -77,7 +77,7 @@ impl ModelSpec {
     pub fn check_size(&self, height: usize, width: usize) -> Result<()> {
         let multiple = self.size_multiple();
         for (name, value) in [("height", height), ("width", width)] {
-            if value == 0 || value % multiple != 0 || value > MAX_SIDE {
+            if value == 0 || !value.is_multiple_of(multiple) || value > MAX_SIDE {
                 let below = (value / multiple * multiple).clamp(multiple, MAX_SIDE);
                 let above = (below + multiple).min(MAX_SIDE);
                 let message = format!("--{name} {value} is not a multiple of {multiple} up to {MAX_SIDE}, as this model needs");

@@ -158,7 +158,11 @@ impl Evaluation<'_> {
 }
 
 /// Records a pass and runs it.
-pub(super) fn run_once<R: Send>(device: &Device, arena: &mut Arena, mut pass: impl FnMut(&Exec<'_>) -> Result<R> + Send) -> Result<R> {
+pub(super) fn run_once<R: Send>(
+    device: &Device,
+    arena: &mut Arena,
+    mut pass: impl FnMut(&Exec<'_>) -> Result<R> + Send,
+) -> Result<R> {
     let plan = Plan::record(device, |exec| pass(exec).map(drop))?;
     arena.run(device, &plan, pass)
 }

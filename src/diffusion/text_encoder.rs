@@ -52,7 +52,7 @@ impl TextConfig {
             activation: file.choice("hidden_act", Some(Activation::QuickGelu), &activations)?,
             norm_eps: file.positive("layer_norm_eps", 1e-5)?,
         };
-        if config.width % config.heads != 0 {
+        if !config.width.is_multiple_of(config.heads) {
             let message = format!("{} heads do not divide a width of {}", config.heads, config.width);
             return Err(file.error("num_attention_heads", message));
         }
@@ -179,14 +179,5 @@ mod tests {
             let error = parse(&config).unwrap_err();
             assert!(matches!(&error, Error::Config { key: named, .. } if named == key), "{key}: {error}");
         }
-    }
-
-    #[test]
-    fn full_size_has_the_known_number_of_parameters() {
-        let config = TextConfig::parse(Path::new("config.json"), &sd15()).unwrap();
-        let (device, loader) = (Device::cpu(1).unwrap(), Loader::declare());
-        TextEncoder::new(config, &device, &loader).unwrap();
-        let parameters: usize = loader.declared().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        assert_eq!(parameters, 123_060_480);
     }
 }

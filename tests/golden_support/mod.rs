@@ -12,8 +12,9 @@ use syntic::device::{Device, Observer, Precision};
 use syntic::tensor::Shape;
 use syntic::weights::{Checkpoint, Component, Loader, read_json};
 
-/// Largest relative L2 error of a block: both sides are f32, and sums of a few hundred terms are added in different orders.
-const TOLERANCE: f64 = 1e-5;
+/// Largest relative L2 error of a block. Both sides are f32 and add their sums in different orders, which makes about 1e-6;
+/// a variance of one with 1e-5 added instead of 1e-6 makes 4.5e-6.
+const TOLERANCE: f64 = 3e-6;
 
 /// Modules whose output never exists here: the residual is added by the product that would make it.
 const INSIDE_FUSED: [&str; 5] = [".self_attn", ".mlp", ".attn1", ".attn2", ".ff"];

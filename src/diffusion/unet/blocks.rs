@@ -180,7 +180,8 @@ impl UpBlock {
             }
         }
         if let Some(conv) = &self.upsampler {
-            h = conv2d(exec, conv, &h, Fused { upsample: true, ..Fused::default() })?;
+            let &[_, height, width, _] = skips.last()?.dims() else { return Err(super::not_an_image(&h)) };
+            h = conv2d(exec, conv, &h, Fused { upsample: Some([height, width]), ..Fused::default() })?;
             exec.observe(format_args!("{name}.upsamplers.0"), &h);
         }
         Ok(h)

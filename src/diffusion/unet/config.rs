@@ -59,11 +59,6 @@ impl UnetConfig {
         4 * self.levels[0].channels
     }
 
-    /// Height and width of the latents must be divisible by this for all levels to halve evenly.
-    pub fn size_divisor(&self) -> usize {
-        1 << (self.levels.len() - 1)
-    }
-
     /// Reads the content of `path`.
     ///
     /// # Errors
@@ -95,7 +90,7 @@ impl UnetConfig {
             return Err(file.error("in_channels", format!("{found}: inpainting and depth models are not supported")));
         }
         for level in &self.levels {
-            if level.channels % self.norm_groups != 0 {
+            if !level.channels.is_multiple_of(self.norm_groups) {
                 let message = format!("{} groups do not divide a block of {} channels", self.norm_groups, level.channels);
                 return Err(file.error("norm_num_groups", message));
             }
@@ -103,12 +98,12 @@ impl UnetConfig {
         let last = self.levels.len() - 1;
         for (i, level) in self.levels.iter().enumerate() {
             let attends = level.down_attention || level.up_attention || i == last;
-            if attends && level.channels % level.heads != 0 {
+            if attends && !level.channels.is_multiple_of(level.heads) {
                 let message = format!("{} heads do not divide a block of {} channels", level.heads, level.channels);
                 return Err(file.error("attention_head_dim", message));
             }
         }
-        if self.levels[0].channels % 2 != 0 || self.guidance_embedding.is_some_and(|width| width % 2 != 0) {
+        if !self.levels[0].channels.is_multiple_of(2) || self.guidance_embedding.is_some_and(|width| !width.is_multiple_of(2)) {
             return Err(file.error("block_out_channels", "sinusoidal embeddings need an even width"));
         }
         if self.freq_shift >= (self.levels[0].channels / 2) as f32 {
@@ -229,7 +224,7 @@ mod tests {
         assert_eq!(config.levels.iter().map(|l| l.channels).collect::<Vec<_>>(), [320, 640, 1280, 1280]);
         assert_eq!(config.levels.iter().map(|l| l.down_attention).collect::<Vec<_>>(), [true, true, true, false]);
         assert_eq!(config.levels.iter().map(|l| l.up_attention).collect::<Vec<_>>(), [true, true, true, false]);
-        assert_eq!((config.levels[3].heads, config.time_width(), config.size_divisor()), (8, 1280, 8));
+        assert_eq!((config.levels[3].heads, config.time_width()), (8, 1280));
         assert!(!config.linear_projection);
 
         let mut sd21 = with("attention_head_dim", json!([5, 10, 20, 20]));

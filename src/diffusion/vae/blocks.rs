@@ -9,6 +9,10 @@ use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, group_norm};
 use crate::{Error, Result};
 
+pub(super) fn not_an_image(x: &Tensor<'_>) -> Error {
+    Error::shape("vae", format!("expected [B, H, W, C], found {:?}", x.shape()))
+}
+
 /// A ResNet block of the autoencoder: no time, no skip.
 pub(super) fn resnet(build: &Build, inputs: usize, outputs: usize, config: &VaeConfig) -> Result<ResnetBlock> {
     ResnetBlock::new(build, inputs, outputs, config.norm_groups, EPS)
@@ -34,9 +38,7 @@ impl ImageAttention {
     }
 
     fn forward<'e>(&self, exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
-        let &[batch, height, width, channels] = x.dims() else {
-            return Err(Error::shape("vae", format!("expected [B, H, W, C], found {:?}", x.shape())));
-        };
+        let &[batch, height, width, channels] = x.dims() else { return Err(not_an_image(x)) };
         let mut h = group_norm(exec, &self.norm, x, None, false)?;
         h = linear(exec, &self.qkv, &h, Activation::None, None)?.reshape([batch, height * width, 3 * channels]);
         let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &h, column: part * channels });

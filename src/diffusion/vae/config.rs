@@ -77,7 +77,7 @@ impl VaeConfig {
                 return Err(file.error(key, "needs one type for each entry of `block_out_channels`"));
             }
         }
-        match self.channels.iter().find(|&&channels| channels % self.norm_groups != 0) {
+        match self.channels.iter().find(|&&channels| !channels.is_multiple_of(self.norm_groups)) {
             Some(channels) => {
                 let message = format!("{} groups do not divide a block of {channels} channels", self.norm_groups);
                 Err(file.error("norm_num_groups", message))

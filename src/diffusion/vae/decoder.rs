@@ -1,6 +1,6 @@
 //! Latents to images.
 
-use super::blocks::{MidBlock, resnet};
+use super::blocks::{MidBlock, not_an_image, resnet};
 use super::{EPS, VaeConfig};
 use crate::Result;
 use crate::device::{Device, Exec, Precision, Tensor};
@@ -101,7 +101,8 @@ impl Level {
             exec.observe(format_args!("vae.decoder.up_blocks.{i}.resnets.{j}"), &h);
         }
         if let Some(conv) = &self.upsampler {
-            h = conv2d(exec, conv, &h, Fused { upsample: true, ..Fused::default() })?;
+            let &[_, height, width, _] = h.dims() else { return Err(not_an_image(&h)) };
+            h = conv2d(exec, conv, &h, Fused { upsample: Some([2 * height, 2 * width]), ..Fused::default() })?;
             exec.observe(format_args!("vae.decoder.up_blocks.{i}.upsamplers.0"), &h);
         }
         Ok(h)

@@ -85,8 +85,8 @@ impl Conv2d {
 pub struct Fused<'t, 'e> {
     /// A second input whose channels follow the first's: a skip connection, read in place. Same `[B, H, W]`.
     pub skip: Option<&'t Tensor<'e>>,
-    /// Double the input by nearest neighbour first.
-    pub upsample: bool,
+    /// Enlarge the input by nearest neighbour first, to this height and width: twice its own, or one less.
+    pub upsample: Option<[usize; 2]>,
     /// Added to every position: `[O]`, the time embedding.
     pub channel_bias: Option<&'t Tensor<'e>>,
     /// Added to the result: same shape.
@@ -146,9 +146,12 @@ fn result_shape(layer: &Conv2d, x: &Tensor<'_>, fused: &Fused<'_, '_>) -> Result
     if total != layout.channels {
         return fail(format!("the layer takes {} channels, the input has {total}", layout.channels));
     }
-    let scale = if fused.upsample { 2 } else { 1 };
-    let (Some(rows), Some(columns)) = (window.positions(height * scale), window.positions(width * scale)) else {
-        return fail(format!("an image of {height} x {width} is smaller than the kernel"));
+    let [tall, wide] = fused.upsample.unwrap_or([height, width]);
+    if fused.upsample.is_some() && (tall.div_ceil(2), wide.div_ceil(2)) != (height, width) {
+        return fail(format!("{height} x {width} cannot be enlarged to {tall} x {wide}: twice that or one less"));
+    }
+    let (Some(rows), Some(columns)) = (window.positions(tall), window.positions(wide)) else {
+        return fail(format!("an image of {tall} x {wide} is smaller than the kernel"));
     };
     let shape = Shape::from([batch, rows, columns, layout.outputs]);
     if let Some(bias) = fused.channel_bias.filter(|b| b.shape().len() != layout.outputs) {

@@ -22,7 +22,7 @@ fn first_version_follows_the_formula() {
     let mut out = vec![f32::NAN; b * h * w * o];
     let mut pass = |e: &Exec<'_>| {
         let (x, s) = (e.input([b, h, w, c1], &x)?, e.input([b, h, w, c2], &s)?);
-        let y = conv2d(e, &layer, &x, Fused { skip: Some(&s), upsample: true, ..Fused::default() })?;
+        let y = conv2d(e, &layer, &x, Fused { skip: Some(&s), upsample: Some([2 * h, 2 * w]), ..Fused::default() })?;
         assert_eq!(y.dims(), [b, h, w, o]);
         y.read_f32(&mut out);
         Ok(())

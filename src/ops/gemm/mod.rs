@@ -110,7 +110,7 @@ pub fn linear<'e>(
     };
     let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
     let input =
-        Input { x: x.f32(), channels: layout.channels, skip: None, batch: 1, height: 1, width: shape.rows(), upsample: false };
+        Input { x: x.f32(), channels: layout.channels, skip: None, batch: 1, height: 1, width: shape.rows(), upsample: None };
     let epilogue = Epilogue { channel_bias: None, activation, residual: residual.map(|r| r.f32()) };
     layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
     Ok(out)

@@ -41,13 +41,18 @@ pub struct Input<'a> {
     pub height: usize,
     /// Columns of an image, as stored.
     pub width: usize,
-    /// Each position stands for a square of 2 x 2.
-    pub upsample: bool,
+    /// Rows and columns to read instead, where each position stands for a square of 2 x 2: twice the stored ones, or one less.
+    pub upsample: Option<[usize; 2]>,
 }
 
 impl Input<'_> {
     fn scale(&self) -> usize {
-        if self.upsample { 2 } else { 1 }
+        if self.upsample.is_some() { 2 } else { 1 }
+    }
+
+    /// Rows and columns that the window sees.
+    fn extent(&self) -> [usize; 2] {
+        self.upsample.unwrap_or([self.height, self.width])
     }
 }
 
@@ -86,10 +91,11 @@ pub fn product(cpu: &Cpu, weights: &Weights, input: &Input<'_>, window: Window, 
         // Without neighbours all positions are one long row.
         input = Input { batch: 1, height: 1, width: input.batch * input.height * input.width, ..input };
     }
-    let positions = |extent| window.positions(extent * scale).unwrap_or(0);
-    let (image_rows, columns) = (positions(input.height), positions(input.width));
+    let [image_rows, columns] = input.extent().map(|extent| window.positions(extent).unwrap_or(0));
     let rows = input.batch * image_rows;
     let pixels = input.batch * input.height * input.width;
+    let half = input.extent().map(|extent| extent.div_ceil(2));
+    assert!(scale == 1 || half == [input.height, input.width], "enlarged extents");
     assert_eq!(layout.taps, window.size * window.size, "taps");
     assert_eq!(layout.channels, input.channels + input.skip.map_or(0, |s| s.1), "channels");
     assert_eq!(input.x.len(), pixels * input.channels, "input");

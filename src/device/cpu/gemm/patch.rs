@@ -167,7 +167,7 @@ impl Patch {
     /// Goes through the cells of a slice: calls `copy` with the position of the input for those inside the images, and zeros the others.
     #[inline(always)]
     fn cells(&self, input: &Input<'_>, slice: &mut [f32], copy: impl Fn(usize, &mut [f32; SLICE])) {
-        let (scale, step) = (input.scale(), self.window.stride);
+        let (scale, step, [height, width]) = (input.scale(), self.window.stride, input.extent());
         let mut lines = slice.chunks_exact_mut(self.row_elements());
         let mut row = self.region.rows.start;
         while row < self.region.rows.end {
@@ -179,7 +179,7 @@ impl Patch {
             for (i, line) in lines.by_ref().take(count).enumerate() {
                 // Rows and columns of the doubled input; those before it wrap to huge numbers.
                 let y = (top + i).wrapping_sub(self.window.before);
-                if y >= input.height * scale {
+                if y >= height {
                     line.fill(0.0);
                     continue;
                 }
@@ -188,7 +188,7 @@ impl Patch {
                     let left = (self.region.columns.start * step + p).wrapping_sub(self.window.before);
                     for (j, cell) in bytemuck::cast_slice_mut::<_, [f32; SLICE]>(plane).iter_mut().enumerate() {
                         let x = left.wrapping_add(j * step);
-                        if x < input.width * scale {
+                        if x < width {
                             copy(source + x / scale, cell);
                         } else {
                             *cell = [0.0; SLICE];
