@@ -14,16 +14,15 @@ pub enum Format {
     Csv,
 }
 
-const COLUMNS: [&str; 11] = [
-    "case", "dtype", "reps", "median s", "min s", "max s", "GFLOP", "GFLOP/s", "arena MiB", "peak MiB", "images/s",
-];
+const COLUMNS: [&str; 11] =
+    ["case", "dtype", "reps", "median s", "min s", "max s", "GFLOP", "GFLOP/s", "arena MiB", "peak MiB", "images/s"];
 
 /// The report as text, ending in a newline.
 pub fn render(report: &Report, format: Format) -> Result<String> {
     match format {
         Format::Json => {
-            let mut text = serde_json::to_string(report)
-                .map_err(|e| Error::Internal { op: "bench report", message: e.to_string() })?;
+            let mut text =
+                serde_json::to_string(report).map_err(|e| Error::Internal { op: "bench report", message: e.to_string() })?;
             text.push('\n');
             Ok(text)
         }
@@ -38,7 +37,10 @@ pub fn render(report: &Report, format: Format) -> Result<String> {
         Format::Csv => {
             let mut text = COLUMNS.map(|c| c.replace([' ', '/'], "_")).join(",") + "\n";
             for cells in cells(report) {
-                text += &(cells.map(|c| if c.contains([',', '"']) { format!("\"{}\"", c.replace('"', "\"\"")) } else { c }).join(",") + "\n");
+                text += &(cells
+                    .map(|c| if c.contains([',', '"']) { format!("\"{}\"", c.replace('"', "\"\"")) } else { c })
+                    .join(",")
+                    + "\n");
             }
             Ok(text)
         }

@@ -152,7 +152,8 @@ mod tests {
                 let mut worst = (0.0, 0.0);
                 for (&x, &y) in inputs.iter().zip(&outputs) {
                     let exact = reference(function, f64::from(x));
-                    let ulp = f64::from((exact.abs() as f32).max(f32::MIN_POSITIVE).next_up()) - f64::from((exact.abs() as f32).max(f32::MIN_POSITIVE));
+                    let ulp = f64::from((exact.abs() as f32).max(f32::MIN_POSITIVE).next_up())
+                        - f64::from((exact.abs() as f32).max(f32::MIN_POSITIVE));
                     let error = (f64::from(y) - exact).abs() / ulp;
                     assert!(error.is_finite(), "{function:?}({x}) = {y} on {}", cpu.describe());
                     if error > worst.0 {
