@@ -3,6 +3,7 @@
 pub mod gemm;
 pub mod math;
 pub(crate) mod parallel;
+pub mod peak;
 pub mod vector;
 
 use crate::{Error, Result};
