@@ -16,6 +16,7 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f32; N]) ->
 
 /// 2^x; error below 2.5 units in the last place. -inf gives 0.
 #[inline(always)]
+#[allow(clippy::approx_constant)] // a coefficient of the fit, near ln 2 but not it
 pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     // Beyond these the result is 0 or infinite; -inf itself must not meet its own rounding below.
     let x = s.max(s.splat(-200.0), s.min(s.splat(200.0), x));

@@ -181,6 +181,19 @@ impl Simd for Portable {
 }
 
 impl Cpu {
+    /// f32 lanes of the widest vectors of this CPU.
+    pub fn lanes(&self) -> usize {
+        struct Lanes;
+        impl Kernel for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::LANES
+            }
+        }
+        self.vectorise(Lanes)
+    }
+
     /// Runs `kernel` on this thread with the widest vectors of this CPU.
     #[inline]
     pub fn vectorise<K: Kernel>(&self, kernel: K) -> K::Output {
