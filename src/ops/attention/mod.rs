@@ -1,6 +1,8 @@
 //! Scaled dot-product attention with a streaming softmax: `softmax(Q K^T / sqrt(D)) V`, never a T x S matrix.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::device::cpu::Isa;
 use crate::device::{Cost, Cpu, Device, Exec, Precision, Tensor};
