@@ -117,6 +117,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::V {
+        if x.len() >= WIDTH {
+            return self.load(x);
+        }
         std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0))
     }
     #[inline(always)]
