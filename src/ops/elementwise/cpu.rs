@@ -86,8 +86,8 @@ impl<F: Function<N>, const N: usize> Kernel for Map<'_, F, N> {
     fn run<S: Simd>(self, s: S) {
         for i in (0..self.out.len()).step_by(S::LANES) {
             let mut x = [s.splat(0.0); N];
-            for n in 0..N {
-                x[n] = s.load_partial(&self.inputs[n][i..]);
+            for (x, input) in x.iter_mut().zip(&self.inputs) {
+                *x = s.load_partial(&input[i..]);
             }
             s.store_partial(self.function.apply(s, x), &mut self.out[i..]);
         }
