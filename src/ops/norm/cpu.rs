@@ -6,10 +6,11 @@
 
 use super::Norm;
 use crate::device::Cpu;
-use crate::device::cpu::blocks::for_each_block;
+use crate::device::cpu::blocks::{Block, for_each_block};
 use crate::device::cpu::math::silu;
 use crate::device::cpu::parallel::with_scratch;
 use crate::device::cpu::vector::{Kernel, Simd};
+use std::ops::Range;
 
 /// Elements of a chunk: 64 KiB, so that tasks are many and chunk sums few.
 const CHUNK: usize = 16 * 1024;
@@ -73,13 +74,9 @@ pub(super) fn group_norm(
         set_lines(norm, positions, sums, x.iter().chain(skip), lines.row(0));
     });
     for_each_block(out, channels, chunk, channels, |first, _, mut out| {
-        for row in 0..out.rows() {
-            let lines = Lines::new(&lines[(first + row) / positions * 3 * channels..][..3 * channels]);
-            let [x, skip] = input.positions(first + row, 1);
-            let (x_out, skip_out) = out.row(row).split_at_mut(x_channels);
-            let (x_lines, skip_lines) = lines.split_at(x_channels);
-            cpu.vectorise(Apply { x, lines: x_lines, silu, out: x_out });
-            cpu.vectorise(Apply { x: skip, lines: skip_lines, silu, out: skip_out });
+        let [x, skip] = input.positions(first, out.rows());
+        for (part, columns) in [(x, 0..x_channels), (skip, x_channels..channels)] {
+            cpu.vectorise(Apply { x: part, first, positions, columns, lines, channels, silu, out: &mut out });
         }
     });
 }
@@ -151,45 +148,36 @@ fn set_lines<'a>(norm: &Norm, positions: usize, sums: &[f32], origin: impl Itera
     });
 }
 
-/// The straight line of each channel: y = (x - mean) factor + bias.
-#[derive(Clone, Copy)]
-struct Lines<'a> {
-    mean: &'a [f32],
-    factor: &'a [f32],
-    bias: &'a [f32],
-}
-
-impl<'a> Lines<'a> {
-    /// Three rows of as many values as there are channels.
-    fn new(rows: &'a [f32]) -> Lines<'a> {
-        let channels = rows.len() / 3;
-        Lines { mean: &rows[..channels], factor: &rows[channels..2 * channels], bias: &rows[2 * channels..] }
-    }
-
-    /// The lines of the first `at` channels, and the others.
-    fn split_at(self, at: usize) -> (Lines<'a>, Lines<'a>) {
-        let (means, factors, biases) = (self.mean.split_at(at), self.factor.split_at(at), self.bias.split_at(at));
-        (Lines { mean: means.0, factor: factors.0, bias: biases.0 }, Lines { mean: means.1, factor: factors.1, bias: biases.1 })
-    }
-}
-
-/// Brings one position onto its lines.
-struct Apply<'a> {
+/// Brings some channels of some positions onto the line of each channel, y = (x - mean) factor + bias.
+struct Apply<'a, 'm> {
+    /// Rows of `columns.len()` channels.
     x: &'a [f32],
-    lines: Lines<'a>,
+    /// Number of the first row, counted over the whole batch, and of rows of a sample.
+    first: usize,
+    positions: usize,
+    /// The channels of x among those of the result.
+    columns: Range<usize>,
+    /// `[B, 3, channels]`: means, factors, biases.
+    lines: &'a [f32],
+    channels: usize,
     silu: bool,
-    out: &'a mut [f32],
+    out: &'a mut Block<'m>,
 }
 
-impl Kernel for Apply<'_> {
+impl Kernel for Apply<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Apply { x, lines, out, .. } = self;
-        for c in (0..x.len()).step_by(S::LANES) {
-            let centred = s.sub(s.load_partial(&x[c..]), s.load_partial(&lines.mean[c..]));
-            let y = s.mul_add(centred, s.load_partial(&lines.factor[c..]), s.load_partial(&lines.bias[c..]));
-            s.store_partial(if self.silu { silu(s, y) } else { y }, &mut out[c..]);
+        let (columns, channels) = (self.columns, self.channels);
+        for (row, x) in self.x.chunks_exact(columns.len().max(1)).enumerate() {
+            let lines = &self.lines[(self.first + row) / self.positions * 3 * channels..];
+            let [mean, factor, bias] = [0, 1, 2].map(|line| &lines[line * channels..][columns.clone()]);
+            let out = &mut self.out.row(row)[columns.clone()];
+            for c in (0..x.len()).step_by(S::LANES) {
+                let centred = s.sub(s.load_partial(&x[c..]), s.load_partial(&mean[c..]));
+                let y = s.mul_add(centred, s.load_partial(&factor[c..]), s.load_partial(&bias[c..]));
+                s.store_partial(if self.silu { silu(s, y) } else { y }, &mut out[c..]);
+            }
         }
     }
 }
@@ -197,32 +185,34 @@ impl Kernel for Apply<'_> {
 pub(super) fn layer_norm(cpu: &Cpu, norm: &Norm, x: &[f32], out: &mut [f32]) {
     let channels = norm.channels();
     for_each_block(out, channels, chunk(channels), channels, |first, _, mut out| {
-        for row in 0..out.rows() {
-            let x = &x[(first + row) * channels..][..channels];
-            cpu.vectorise(LayerNorm { norm, x, out: out.row(row) });
-        }
+        let x = &x[first * channels..][..out.rows() * channels];
+        cpu.vectorise(LayerNorm { norm, x, out: &mut out });
     });
 }
 
-/// Layer norm of one row.
-struct LayerNorm<'a> {
+/// Layer norm of some rows.
+struct LayerNorm<'a, 'm> {
     norm: &'a Norm,
     x: &'a [f32],
-    out: &'a mut [f32],
+    out: &'a mut Block<'m>,
 }
 
-impl Kernel for LayerNorm<'_> {
+impl Kernel for LayerNorm<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let LayerNorm { norm, x, out } = self;
-        let (weight, bias, count) = (norm.weight.f32(), norm.bias.f32(), x.len() as f32);
-        let mean = sum::<S, false>(s, x, 0.0) / count;
-        let variance = sum::<S, true>(s, x, mean) / count;
-        let (mean, factor) = (s.splat(mean), s.splat(1.0 / (variance + norm.eps).sqrt()));
-        for c in (0..x.len()).step_by(S::LANES) {
-            let centred = s.mul(s.sub(s.load_partial(&x[c..]), mean), factor);
-            s.store_partial(s.mul_add(centred, s.load_partial(&weight[c..]), s.load_partial(&bias[c..])), &mut out[c..]);
+        let (weight, bias) = (self.norm.weight.f32(), self.norm.bias.f32());
+        let count = weight.len() as f32;
+        for (row, x) in self.x.chunks_exact(weight.len()).enumerate() {
+            let out = self.out.row(row);
+            let mean = sum::<S, false>(s, x, 0.0) / count;
+            let variance = sum::<S, true>(s, x, mean) / count;
+            let (mean, factor) = (s.splat(mean), s.splat(1.0 / (variance + self.norm.eps).sqrt()));
+            for c in (0..x.len()).step_by(S::LANES) {
+                let centred = s.mul(s.sub(s.load_partial(&x[c..]), mean), factor);
+                let y = s.mul_add(centred, s.load_partial(&weight[c..]), s.load_partial(&bias[c..]));
+                s.store_partial(y, &mut out[c..]);
+            }
         }
     }
 }
