@@ -117,6 +117,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::V {
+        if x.len() >= WIDTH {
+            return self.load(x);
+        }
         std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0))
     }
     #[inline(always)]
@@ -181,6 +184,19 @@ impl Simd for Portable {
 }
 
 impl Cpu {
+    /// f32 lanes of the widest vectors of this CPU.
+    pub fn lanes(&self) -> usize {
+        struct Lanes;
+        impl Kernel for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::LANES
+            }
+        }
+        self.vectorise(Lanes)
+    }
+
     /// Runs `kernel` on this thread with the widest vectors of this CPU.
     #[inline]
     pub fn vectorise<K: Kernel>(&self, kernel: K) -> K::Output {
