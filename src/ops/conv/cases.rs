@@ -21,8 +21,8 @@ pub struct Case {
     pub stride: usize,
     /// Placement of the zeros.
     pub padding: Padding,
-    /// Double the input first.
-    pub upsample: bool,
+    /// Enlarge the input to this height and width first.
+    pub upsample: Option<[usize; 2]>,
     /// With a residual.
     pub residual: bool,
 }
@@ -39,7 +39,7 @@ impl Case {
             kernel: 3,
             stride: 1,
             padding: Padding::Same,
-            upsample: false,
+            upsample: None,
             residual: false,
         }
     }
@@ -51,7 +51,7 @@ impl Case {
             (_, Padding::Same) => 2,
             (_, Padding::BottomRight) => 1,
         };
-        self.size.map(|n| (if self.upsample { 2 * n } else { n } + pad - self.kernel) / self.stride + 1)
+        self.upsample.unwrap_or(self.size).map(|n| (n + pad - self.kernel) / self.stride + 1)
     }
 
     /// Positions of the result, steps of its sums, and its channels: the product that this is.
@@ -79,7 +79,7 @@ pub fn cases() -> Vec<Case> {
         conv("out 64x64", 2, 64, 320, 4),
         conv("32x32", 2, 32, 640, 640),
         Case { channels: [1280, 640], ..conv("skip 32x32", 2, 32, 0, 640) },
-        Case { upsample: true, ..conv("up 32x32", 2, 32, 640, 640) },
+        Case { upsample: Some([64, 64]), ..conv("up 32x32", 2, 32, 640, 640) },
         conv("16x16", 2, 16, 1280, 1280),
         Case { channels: [1280, 1280], ..conv("skip 16x16", 2, 16, 0, 1280) },
         conv("8x8", 2, 8, 1280, 1280),

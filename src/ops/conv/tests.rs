@@ -23,9 +23,11 @@ fn odd_cases() -> Vec<Case> {
         Case { stride: 2, size: [5, 8], padding: Padding::BottomRight, ..conv("encoder's down", 2, 0, 65, 6) },
         Case { stride: 2, kernel: 1, ..conv("1x1 down", 2, 7, 33, 6) },
         Case { padding: Padding::BottomRight, ..conv("bottom right", 1, 4, 7, 6) },
-        Case { upsample: true, ..conv("up", 2, 5, 34, 10) },
-        Case { upsample: true, kernel: 1, ..conv("1x1 up", 2, 3, 4, 10) },
-        Case { upsample: true, stride: 2, channels: [3, 2], ..conv("up and down", 2, 5, 0, 10) },
+        Case { upsample: Some([10, 10]), ..conv("up", 2, 5, 34, 10) },
+        Case { upsample: Some([9, 10]), ..conv("up to an odd height", 2, 5, 34, 10) },
+        Case { upsample: Some([1, 3]), size: [1, 2], ..conv("up to an odd width", 2, 0, 4, 3) },
+        Case { upsample: Some([6, 6]), kernel: 1, ..conv("1x1 up", 2, 3, 4, 10) },
+        Case { upsample: Some([10, 10]), stride: 2, channels: [3, 2], ..conv("up and down", 2, 5, 0, 10) },
     ]
 }
 
@@ -76,8 +78,8 @@ impl Data {
     /// The input at a position of the doubled and padded image, or zero.
     fn pixel(&self, b: usize, y: isize, x: isize, c: usize) -> f32 {
         let Case { size: [height, width], channels: [c1, c2], upsample, .. } = self.case;
-        let scale = if upsample { 2 } else { 1 };
-        if y < 0 || x < 0 || y >= (height * scale) as isize || x >= (width * scale) as isize {
+        let (scale, [tall, wide]) = (if upsample.is_some() { 2 } else { 1 }, upsample.unwrap_or([height, width]));
+        if y < 0 || x < 0 || y >= tall as isize || x >= wide as isize {
             return 0.0;
         }
         let at = (b * height + y as usize / scale) * width + x as usize / scale;
@@ -189,7 +191,9 @@ fn every_fusion_is_its_composition() {
         );
         fused_and_not(
             precision,
-            |e, layer| conv2d(e, layer, &e.input([b, n, n, c1], &x)?, Fused { upsample: true, ..Fused::default() }),
+            |e, layer| {
+                conv2d(e, layer, &e.input([b, n, n, c1], &x)?, Fused { upsample: Some([2 * n, 2 * n]), ..Fused::default() })
+            },
             |e, layer| conv2d(e, layer, &e.input([b, 2 * n, 2 * n, c1], &doubled)?, Fused::default()),
             c1,
             "upsample",
@@ -232,7 +236,7 @@ fn wrong_shapes_are_refused() {
             let new = |dims: &[usize]| e.alloc(Shape::new(dims), DType::F32);
             let (x, bias, residual) = (new(x)?, new(&[bias])?, new(residual)?);
             let skip = skip.map(new).transpose()?;
-            let fused = Fused { skip: skip.as_ref(), upsample: false, channel_bias: Some(&bias), residual: Some(&residual) };
+            let fused = Fused { skip: skip.as_ref(), upsample: None, channel_bias: Some(&bias), residual: Some(&residual) };
             conv2d(e, &layer, &x, fused).map(drop)
         })
     };
