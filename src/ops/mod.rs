@@ -9,3 +9,5 @@ pub mod elementwise;
 pub mod embed;
 pub mod gemm;
 pub mod norm;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,5 +1,6 @@
 //! The CPU: a pool of threads and the instruction set found at run time.
 
+pub(crate) mod blocks;
 pub mod gemm;
 pub mod math;
 pub(crate) mod parallel;

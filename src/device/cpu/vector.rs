@@ -86,8 +86,10 @@ pub trait Simd: Copy + Send + Sync {
 pub trait SimdBf16: Simd {
     /// `c + a.low b.low + a.high b.high`; subnormal operands count as zero.
     fn dot_bf16(self, c: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// Rounds both to nearest even and pairs them.
+    /// Rounds both to nearest even and pairs them lane by lane.
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Rounds both to nearest even and pairs neighbours: of the lanes of `first`, then of those of `second`.
+    fn neighbours_bf16(self, first: Self::V, second: Self::V) -> Self::V;
 }
 
 /// Portable lanes: the compiler turns them into what the baseline of the target has.
@@ -117,6 +119,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::V {
+        if x.len() >= WIDTH {
+            return self.load(x);
+        }
         std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0))
     }
     #[inline(always)]
@@ -181,6 +186,19 @@ impl Simd for Portable {
 }
 
 impl Cpu {
+    /// f32 lanes of the widest vectors of this CPU.
+    pub fn lanes(&self) -> usize {
+        struct Lanes;
+        impl Kernel for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::LANES
+            }
+        }
+        self.vectorise(Lanes)
+    }
+
     /// Runs `kernel` on this thread with the widest vectors of this CPU.
     #[inline]
     pub fn vectorise<K: Kernel>(&self, kernel: K) -> K::Output {

@@ -51,6 +51,9 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> __m256 {
+        if x.len() >= Self::LANES {
+            return self.load(x);
+        }
         let mut lanes = [0.0; Self::LANES];
         let n = x.len().min(Self::LANES);
         lanes[..n].copy_from_slice(&x[..n]);
@@ -64,6 +67,9 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn store_partial(self, v: __m256, out: &mut [f32]) {
+        if out.len() >= Self::LANES {
+            return self.store(v, out);
+        }
         let mut lanes = [0.0; Self::LANES];
         self.store(v, &mut lanes);
         let n = out.len().min(Self::LANES);
@@ -144,6 +150,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> __m512 {
+        if x.len() >= Self::LANES {
+            return self.load(x);
+        }
         // SAFETY: the token proves the instruction; lanes outside the mask are not read.
         unsafe { _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr()) }
     }
@@ -155,6 +164,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     fn store_partial(self, v: __m512, out: &mut [f32]) {
+        if out.len() >= Self::LANES {
+            return self.store(v, out);
+        }
         // SAFETY: the token proves the instruction; lanes outside the mask are not written.
         unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first(out.len()), v) }
     }
@@ -218,5 +230,10 @@ impl SimdBf16 for Avx512<true> {
             );
             _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, halves))
         }
+    }
+    #[inline(always)]
+    fn neighbours_bf16(self, first: __m512, second: __m512) -> __m512 {
+        // SAFETY: the token proves the instruction; the cast keeps all 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) }
     }
 }

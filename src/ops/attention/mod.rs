@@ -1,8 +1,11 @@
 //! Scaled dot-product attention with a streaming softmax: `softmax(Q K^T / sqrt(D)) V`, never a T x S matrix.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
-use crate::device::{Cost, Device, Exec, Precision, Tensor};
+use crate::device::cpu::Isa;
+use crate::device::{Cost, Cpu, Device, Exec, Precision, Tensor};
 use crate::tensor::DType;
 use crate::{Error, Result};
 
@@ -46,9 +49,14 @@ pub fn attention<'e>(
 ) -> Result<Tensor<'e>> {
     let shape = AttentionShape::check(&settings, q, k, v)?;
     let mut out = exec.alloc([shape.batch, shape.queries, shape.width()], DType::F32)?;
-    let cost = Cost { op: "attention", shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() };
-    if let Some(Device::Cpu(_)) = exec.launch(cost) {
-        cpu::attention(&shape, settings.kv_rows, q.rows(), k.rows(), v.rows(), out.f32_mut());
+    let cost = Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() };
+    let Device::Cpu(cpu) = exec.device();
+    let [k_words, v_words] = cpu::packed_words(cpu, &shape);
+    let mut packed_k = exec.alloc([shape.pairs, shape.heads, k_words], DType::F32)?;
+    let mut packed_v = exec.alloc([shape.pairs, shape.heads, v_words], DType::F32)?;
+    if exec.launch(cost).is_some() {
+        cpu::pack(cpu, &shape, k.rows(), v.rows(), packed_k.f32_mut(), packed_v.f32_mut());
+        cpu::attend(cpu, &shape, settings.kv_rows, q.rows(), [packed_k.f32(), packed_v.f32()], out.f32_mut());
     }
     Ok(out)
 }
@@ -67,13 +75,14 @@ struct AttentionShape {
     heads: usize,
     head_dim: usize,
     causal: bool,
+    precision: Precision,
 }
 
 const OP: &str = "attention";
 
 impl AttentionShape {
     fn check(settings: &Attention<'_>, q: Columns<'_, '_>, k: Columns<'_, '_>, v: Columns<'_, '_>) -> Result<AttentionShape> {
-        let &Attention { heads, head_dim, causal, kv_rows, .. } = settings;
+        let &Attention { heads, head_dim, causal, kv_rows, precision } = settings;
         let width = heads * head_dim;
         let fail = |message: String| Err(Error::shape(OP, message));
         if width == 0 {
@@ -102,11 +111,16 @@ impl AttentionShape {
             None if batch != pairs => return fail(format!("{batch} samples of queries, {pairs} of keys, and no kv_rows")),
             _ => {}
         }
-        Ok(AttentionShape { batch, pairs, queries, keys, heads, head_dim, causal })
+        Ok(AttentionShape { batch, pairs, queries, keys, heads, head_dim, causal, precision })
     }
 
     fn width(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// True if products are of bf16 operands.
+    fn bf16(&self, cpu: &Cpu) -> bool {
+        self.precision == Precision::Bf16 && cpu.isa() == Isa::Avx512Bf16
     }
 
     /// Two products over every pair of a query and a key that it sees; exponentials are not counted.
@@ -119,4 +133,48 @@ impl AttentionShape {
     fn bytes(&self) -> u64 {
         8 * (self.width() * (self.batch * self.queries + self.pairs * self.keys)) as u64
     }
+}
+
+/// A named shape: the same list serves tests and benches.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Where it comes from.
+    pub name: &'static str,
+    /// B
+    pub batch: usize,
+    /// T
+    pub queries: usize,
+    /// S
+    pub keys: usize,
+    /// Heads.
+    pub heads: usize,
+    /// D
+    pub head_dim: usize,
+    /// Position t sees only positions up to t.
+    pub causal: bool,
+}
+
+impl Case {
+    /// As counted when it runs.
+    pub fn flops(&self) -> u64 {
+        let &Case { batch, queries, keys, heads, head_dim, causal, .. } = self;
+        AttentionShape { batch, pairs: batch, queries, keys, heads, head_dim, causal, precision: Precision::F32 }.flops()
+    }
+}
+
+/// The attentions of Stable Diffusion at 512 x 512: one guidance step of the UNet, the decoder, the text encoder.
+pub fn cases() -> Vec<Case> {
+    let case = |name, batch, queries, keys, heads, head_dim| Case { name, batch, queries, keys, heads, head_dim, causal: false };
+    vec![
+        case("sd15 self 64x64", 2, 4096, 4096, 8, 40),
+        case("sd15 self 32x32", 2, 1024, 1024, 8, 80),
+        case("sd15 self 16x16", 2, 256, 256, 8, 160),
+        case("sd15 self 8x8", 2, 64, 64, 8, 160),
+        case("sd15 cross 64x64", 2, 4096, 77, 8, 40),
+        case("sd15 cross 16x16", 2, 256, 77, 8, 160),
+        case("sd21 self 64x64", 2, 4096, 4096, 5, 64),
+        case("sd21 cross 64x64", 2, 4096, 77, 5, 64),
+        case("vae 64x64", 1, 4096, 4096, 1, 512),
+        Case { causal: true, ..case("text encoder", 2, 77, 77, 12, 64) },
+    ]
 }

@@ -1,6 +1,15 @@
 //! Operations on single elements and whole samples.
 
-use crate::device::{Cost, Device, Exec, Tensor};
+mod cpu;
+mod pixels;
+#[cfg(test)]
+mod tests;
+mod timestep;
+
+pub use pixels::{all_finite, to_pixels};
+pub use timestep::timestep_embedding;
+
+use crate::device::{Cost, Cpu, Device, Exec, Tensor};
 use crate::tensor::{DType, Shape};
 use crate::{Error, Result};
 
@@ -11,20 +20,20 @@ fn produce<'e>(
     shape: Shape,
     flops: usize,
     reads: usize,
-    compute: impl FnOnce(&Device, &mut [f32]),
+    compute: impl FnOnce(&Cpu, &mut [f32]),
 ) -> Result<Tensor<'e>> {
     let mut out = exec.alloc(shape, DType::F32)?;
     let cost = Cost { op, shape, flops: (flops * shape.len()) as u64, bytes: (4 * (reads + shape.len())) as u64 };
-    if let Some(device) = exec.launch(cost) {
-        compute(device, out.f32_mut());
+    if let Some(Device::Cpu(cpu)) = exec.launch(cost) {
+        compute(cpu, out.f32_mut());
     }
     Ok(out)
 }
 
 /// x sigmoid(x), in a new tensor.
 pub fn silu<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
-    produce(exec, "silu", x.shape(), 4, x.shape().len(), |_, out| {
-        out.iter_mut().zip(x.f32()).for_each(|(o, &x)| *o = x / (1.0 + (-x).exp()));
+    produce(exec, "silu", x.shape(), 4, x.shape().len(), |cpu, out| {
+        cpu::map(cpu, cpu::Silu, [x.f32()], out);
     })
 }
 
@@ -33,8 +42,8 @@ pub fn add<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, y: &Tensor<'_>) -> Result<Ten
     if x.shape() != y.shape() {
         return Err(Error::shape("add", format!("{x:?} and {y:?}")));
     }
-    produce(exec, "add", x.shape(), 1, 2 * x.shape().len(), |_, out| {
-        out.iter_mut().zip(x.f32()).zip(y.f32()).for_each(|((o, x), y)| *o = x + y);
+    produce(exec, "add", x.shape(), 1, 2 * x.shape().len(), |cpu, out| {
+        cpu::map(cpu, cpu::Add, [x.f32(), y.f32()], out);
     })
 }
 
@@ -57,44 +66,20 @@ fn with_batch(x: &Tensor<'_>, batch: usize) -> Shape {
     Shape::new(&dims[..rank])
 }
 
-/// Sinusoidal embedding of `timesteps` -> `[N, dim]`; `flip` puts cosines first, `shift` is the frequency shift (diffusers' `get_timestep_embedding`).
-///
-/// With h = dim / 2, angle i of timestep t is `t exp(-ln(10000) i / (h - shift))`; an odd last channel is zero. Every step is
-/// rounded to f32, as there.
-pub fn timestep_embedding<'e>(exec: &'e Exec<'_>, timesteps: &[f32], dim: usize, flip: bool, shift: f32) -> Result<Tensor<'e>> {
-    const OP: &str = "timestep_embedding";
-    let half = dim / 2;
-    if timesteps.is_empty() || half == 0 || half as f32 <= shift {
-        return Err(Error::shape(OP, format!("{} timesteps, {dim} channels, shift {shift}", timesteps.len())));
-    }
-    produce(exec, OP, [timesteps.len(), dim].into(), 4, timesteps.len(), |_, out| {
-        let (sine, cosine) = if flip { (half, 0) } else { (0, half) };
-        for (out, &t) in out.chunks_exact_mut(dim).zip(timesteps) {
-            out.fill(0.0);
-            for i in 0..half {
-                let exponent = -10000f64.ln() as f32 * i as f32 / (half as f32 - shift);
-                let angle = t * f64::from(exponent).exp() as f32;
-                out[sine + i] = f64::from(angle).sin() as f32;
-                out[cosine + i] = f64::from(angle).cos() as f32;
-            }
-        }
-    })
-}
-
 /// Classifier-free guidance on a batch `[2 B, ..]`, unconditional half first: `u + scale (c - u)` -> `[B, ..]`.
 pub fn guidance<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, scale: f32) -> Result<Tensor<'e>> {
     if !x.dims()[0].is_multiple_of(2) || x.shape().is_empty() {
         return Err(Error::shape("guidance", format!("{x:?} is not two halves")));
     }
-    produce(exec, "guidance", with_batch(x, x.dims()[0] / 2), 3, x.shape().len(), |_, out| {
+    produce(exec, "guidance", with_batch(x, x.dims()[0] / 2), 3, x.shape().len(), |cpu, out| {
         let (unconditional, conditional) = x.f32().split_at(out.len());
-        out.iter_mut().zip(unconditional).zip(conditional).for_each(|((o, u), c)| *o = u + scale * (c - u));
+        cpu::map(cpu, cpu::Guide { scale }, [unconditional, conditional], out);
     })
 }
 
 /// x * factor.
 pub fn scale<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, factor: f32) -> Result<Tensor<'e>> {
-    produce(exec, "scale", x.shape(), 1, x.shape().len(), |_, out| {
-        out.iter_mut().zip(x.f32()).for_each(|(o, x)| *o = x * factor);
+    produce(exec, "scale", x.shape(), 1, x.shape().len(), |cpu, out| {
+        cpu::map(cpu, cpu::Scale { factor }, [x.f32()], out);
     })
 }

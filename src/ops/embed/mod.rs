@@ -52,3 +52,46 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_shape_error, bytes, devices, keep, noise, run, try_run, weight};
+
+    #[test]
+    fn rows_of_both_tables_are_added() {
+        let (tokens, positions) = (noise(1, 9 * 5), noise(2, 4 * 5));
+        let ids = [8, 0, 3, 3, 1, 8];
+        for device in devices() {
+            let (t, p) = (bytes(&tokens), bytes(&positions));
+            let embedding = Embedding::prepare(&device, weight("t", &[9, 5], Some(&t)), weight("p", &[4, 5], Some(&p))).unwrap();
+            let out = run(&device, |exec, out| {
+                let y = embed(exec, &embedding, &ids, 3)?;
+                assert_eq!(y.dims(), [2, 3, 5]);
+                keep(&y, exec, out);
+                Ok(())
+            });
+            for (i, y) in out.iter().enumerate() {
+                let (c, t) = (i % 5, i / 5);
+                assert_eq!(*y, tokens[ids[t] as usize * 5 + c] + positions[t % 3 * 5 + c], "{i}");
+            }
+        }
+    }
+
+    #[test]
+    fn misfits_are_refused() {
+        let device = &devices()[0];
+        let table = |rows, width| weight("table", &[rows, width], None);
+        assert_shape_error(Embedding::prepare(device, table(9, 5), table(4, 6)), "one width");
+        let embedding = Embedding::prepare(device, table(9, 5), table(4, 5)).unwrap();
+        for (ids, length, part) in [
+            (&[1u32, 2, 9][..], 3, "token 9 is outside the table of 9"),
+            (&[1, 2, 3], 2, "3 ids in texts of 2"),
+            (&[1, 2, 3, 4, 5], 5, "4 positions"),
+            (&[], 3, "0 ids"),
+            (&[1], 0, "texts of 0"),
+        ] {
+            assert_shape_error(try_run(device, |exec, _| embed(exec, &embedding, ids, length).map(|_| ())), part);
+        }
+    }
+}

@@ -1,9 +1,11 @@
 //! Group norm (channels-last, optionally with SiLU) and layer norm. Statistics in f32, always in the same order.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
-use crate::tensor::DType;
+use crate::tensor::{DType, Shape};
 use crate::weights::HostTensor;
 use crate::{Error, Result};
 
@@ -62,8 +64,13 @@ pub fn group_norm<'e>(
     let mut out = exec.alloc([batch, height, width, channels], DType::F32)?;
     let elements = out.shape().len() as u64;
     let cost = Cost { op: OP, shape: out.shape(), flops: elements * if silu { 10 } else { 6 }, bytes: 12 * elements };
-    if let Some(Device::Cpu(_)) = exec.launch(cost) {
-        cpu::group_norm(norm, height * width, x.f32(), skip.map(|s| s.f32()), silu, out.f32_mut());
+    let chunks = cpu::chunks(height * width, channels);
+    let mut sums = exec.alloc([batch, chunks, 2 * channels], DType::F32)?;
+    let mut lines = exec.alloc([batch, 3 * channels], DType::F32)?;
+    if let Some(Device::Cpu(cpu)) = exec.launch(cost) {
+        let skip = skip.map_or(&[][..], |skip| skip.f32());
+        let input = cpu::Input { x: x.f32(), skip, x_channels, channels, positions: height * width };
+        cpu::group_norm(cpu, norm, input, silu, sums.f32_mut(), lines.f32_mut(), out.f32_mut());
     }
     Ok(out)
 }
@@ -76,23 +83,17 @@ pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result
     }
     let mut out = exec.alloc(x.shape(), DType::F32)?;
     let elements = out.shape().len() as u64;
-    if let Some(Device::Cpu(_)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 8 * elements }) {
-        cpu::layer_norm(norm, x.f32(), out.f32_mut());
+    if let Some(Device::Cpu(cpu)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 8 * elements }) {
+        cpu::layer_norm(cpu, norm, x.f32(), out.f32_mut());
     }
     Ok(out)
 }
 
 /// The values of a checkpoint tensor in f32; zeros if it is only declared.
 pub(super) fn to_buffer(device: &Device, tensor: &HostTensor<'_>) -> Buffer {
-    let mut buffer = Buffer::zeros(device, crate::tensor::Shape::new(&tensor.shape), DType::F32);
-    let Some(bytes) = tensor.bytes else { return buffer };
-    for (x, b) in buffer.f32_mut().iter_mut().zip(bytes.chunks_exact(tensor.dtype.size())) {
-        *x = match (tensor.dtype, b) {
-            (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (DType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
-            (DType::BF16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
-            (_, b) => f32::from(b[0]),
-        };
+    let mut buffer = Buffer::zeros(device, Shape::new(&tensor.shape), DType::F32);
+    if tensor.bytes.is_some() {
+        tensor.copy_f32(0, buffer.f32_mut());
     }
     buffer
 }

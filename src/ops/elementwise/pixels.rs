@@ -1,0 +1,39 @@
+//! From the decoder's values to bytes.
+
+use crate::device::{Cost, Device, Exec, Tensor};
+use crate::{Error, Result};
+use rayon::prelude::*;
+
+/// Elements of a task.
+const CHUNK: usize = 64 * 1024;
+
+/// Pixels of an image x in [-1, 1]: `255 clamp(x/2 + 1/2, 0, 1)`, rounded to the nearest integer and halves to the even one, each step
+/// in f32, as diffusers' `VaeImageProcessor` and numpy do it. NaN gives 0: look for it with [`all_finite`] first.
+///
+/// # Errors
+/// If `out` has another length than x.
+pub fn to_pixels(exec: &Exec<'_>, x: &Tensor<'_>, out: &mut [u8]) -> Result<()> {
+    const OP: &str = "to_pixels";
+    let elements = x.shape().len();
+    if out.len() != elements {
+        return Err(Error::shape(OP, format!("{x:?} into {} bytes", out.len())));
+    }
+    let cost = Cost { op: OP, shape: x.shape(), flops: 6 * elements as u64, bytes: 5 * elements as u64 };
+    if let Some(Device::Cpu(_)) = exec.launch(cost) {
+        let chunks = out.par_chunks_mut(CHUNK).zip(x.f32().par_chunks(CHUNK));
+        chunks.for_each(|(out, x)| out.iter_mut().zip(x).for_each(|(o, &x)| *o = pixel(x)));
+    }
+    Ok(())
+}
+
+fn pixel(x: f32) -> u8 {
+    // Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded as an integer would be.
+    const INTEGERS: f32 = 12_582_912.0;
+    ((x * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0 + INTEGERS - INTEGERS) as u8
+}
+
+/// True if no value is infinite or NaN.
+pub fn all_finite(values: &[f32]) -> bool {
+    // No early exit inside a chunk, so that the compiler can use vectors.
+    values.chunks(CHUNK).all(|chunk| chunk.iter().fold(true, |all, x| all & x.is_finite()))
+}

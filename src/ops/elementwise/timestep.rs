@@ -1,0 +1,29 @@
+//! The sinusoidal embedding of timesteps.
+
+use super::produce;
+use crate::device::{Exec, Tensor};
+use crate::{Error, Result};
+
+/// Sinusoidal embedding of `timesteps` -> `[N, dim]`; `flip` puts cosines first, `shift` is the frequency shift (diffusers' `get_timestep_embedding`).
+///
+/// With h = dim / 2, angle i of timestep t is `t exp(-ln(10000) i / (h - shift))`; an odd last channel is zero. Every step is
+/// rounded to f32, as there.
+pub fn timestep_embedding<'e>(exec: &'e Exec<'_>, timesteps: &[f32], dim: usize, flip: bool, shift: f32) -> Result<Tensor<'e>> {
+    const OP: &str = "timestep_embedding";
+    let half = dim / 2;
+    if timesteps.is_empty() || half == 0 || half as f32 <= shift {
+        return Err(Error::shape(OP, format!("{} timesteps, {dim} channels, shift {shift}", timesteps.len())));
+    }
+    produce(exec, OP, [timesteps.len(), dim].into(), 4, timesteps.len(), |_, out| {
+        let (sine, cosine) = if flip { (half, 0) } else { (0, half) };
+        for (out, &t) in out.chunks_exact_mut(dim).zip(timesteps) {
+            out.fill(0.0);
+            for i in 0..half {
+                let exponent = -10000f64.ln() as f32 * i as f32 / (half as f32 - shift);
+                let angle = t * f64::from(exponent).exp() as f32;
+                out[sine + i] = f64::from(angle).sin() as f32;
+                out[cosine + i] = f64::from(angle).cos() as f32;
+            }
+        }
+    })
+}

@@ -1,0 +1,239 @@
+use super::*;
+use crate::device::Plan;
+use crate::ops::testing::{assert_close, assert_shape_error, bytes, devices, keep, noise, run, try_run, weight};
+
+/// A group norm of seeded values.
+#[derive(Clone)]
+struct Input {
+    batch: usize,
+    size: [usize; 2],
+    groups: usize,
+    x: (usize, Vec<f32>),
+    skip: Option<(usize, Vec<f32>)>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+    silu: bool,
+}
+
+impl Input {
+    fn noise(batch: usize, size: [usize; 2], x_channels: usize, skip_channels: usize, groups: usize) -> Input {
+        let values = |seed, channels: usize| noise(seed, batch * size[0] * size[1] * channels);
+        let channels = x_channels + skip_channels;
+        Input {
+            batch,
+            size,
+            groups,
+            x: (x_channels, values(1, x_channels)),
+            skip: (skip_channels > 0).then(|| (skip_channels, values(2, skip_channels))),
+            weight: noise(3, channels),
+            bias: noise(4, channels),
+            eps: 1e-5,
+            silu: true,
+        }
+    }
+
+    fn channels(&self) -> usize {
+        self.weight.len()
+    }
+
+    fn norm(&self, device: &Device) -> Result<Norm> {
+        let (w, b) = (bytes(&self.weight), bytes(&self.bias));
+        let shape = [self.channels()];
+        Norm::prepare(device, self.groups, self.eps, weight("w", &shape, Some(&w)), weight("b", &shape, Some(&b)))
+    }
+
+    fn pass<'e>(&self, exec: &'e Exec<'_>, norm: &Norm) -> Result<Tensor<'e>> {
+        let input =
+            |(channels, values): &(usize, Vec<f32>)| exec.input([self.batch, self.size[0], self.size[1], *channels], values);
+        let x = input(&self.x)?;
+        let skip = self.skip.as_ref().map(input).transpose()?;
+        group_norm(exec, norm, &x, skip.as_ref(), self.silu)
+    }
+
+    fn run(&self, device: &Device) -> Vec<f32> {
+        let norm = self.norm(device).unwrap();
+        run(device, |exec, out| {
+            keep(&self.pass(exec, &norm)?, exec, out);
+            Ok(())
+        })
+    }
+
+    /// The concatenated input.
+    fn joined(&self) -> Vec<f32> {
+        let rows = self.batch * self.size[0] * self.size[1];
+        let row = |part: &(usize, Vec<f32>), r: usize| part.1[r * part.0..(r + 1) * part.0].to_vec();
+        (0..rows).flat_map(|r| [row(&self.x, r), self.skip.as_ref().map(|s| row(s, r)).unwrap_or_default()].concat()).collect()
+    }
+}
+
+/// Two passes over each set of values, in f64 and in plain f32 loops; `sets` gives the set of an element and its channel.
+macro_rules! formula {
+    ($f:ident, $x:expr, $weight:expr, $bias:expr, $eps:expr, $silu:expr, $sets:expr) => {{
+        let (x, sets) = ($x, $sets);
+        let count = (0..x.len()).map(|i| sets(i).0).max().unwrap() + 1;
+        let (mut mean, mut var, mut n) = (vec![0.0 as $f; count], vec![0.0 as $f; count], vec![0.0 as $f; count]);
+        x.iter().enumerate().for_each(|(i, &x)| (mean[sets(i).0] += x as $f, n[sets(i).0] += 1.0).0);
+        mean.iter_mut().zip(&n).for_each(|(m, n)| *m /= n);
+        x.iter().enumerate().for_each(|(i, &x)| var[sets(i).0] += (x as $f - mean[sets(i).0]).powi(2));
+        let normalised = x.iter().enumerate().map(|(i, &x)| {
+            let (set, c) = sets(i);
+            let y = (x as $f - mean[set]) / (var[set] / n[set] + $eps as $f).sqrt() * $weight[c] as $f + $bias[c] as $f;
+            if $silu { y / (1.0 + (-y).exp()) } else { y }
+        });
+        normalised.collect::<Vec<$f>>()
+    }};
+}
+
+fn check(input: &Input, what: &str) {
+    let channels = input.channels();
+    let per_sample = input.size[0] * input.size[1] * channels;
+    let set = |i: usize| (i / per_sample * input.groups + i % channels / (channels / input.groups), i % channels);
+    let x = input.joined();
+    let exact = formula!(f64, &x, input.weight, input.bias, input.eps, input.silu, set);
+    let plain = formula!(f32, &x, input.weight, input.bias, input.eps, input.silu, set);
+    for device in devices() {
+        assert_close(&format!("{what} on {}", device.describe()), &input.run(&device), &plain, &exact, 24);
+    }
+}
+
+/// One position, chunk edges, channels that fill no vector, groups of one channel, skip connections of every width.
+#[test]
+fn group_norm_follows_the_formula_at_odd_sizes() {
+    for (batch, size, x, skip, groups) in [
+        (1, [2, 3], 1, 0, 1),
+        (3, [1, 1], 8, 0, 2),
+        (2, [5, 7], 12, 0, 4),
+        (2, [4, 3], 32, 0, 32),
+        (1, [51, 1], 320, 0, 32),
+        (2, [52, 1], 320, 0, 32),
+        (1, [13, 11], 96, 37, 7),
+        (2, [3, 5], 17, 15, 8),
+        (1, [3, 3], 1280, 640, 32),
+        (1, [40, 41], 13, 0, 13),
+    ] {
+        let mut input = Input::noise(batch, size, x, skip, groups);
+        let what = format!("{batch} x {size:?} x ({x} + {skip}) in {groups}");
+        check(&input, &what);
+        input.silu = false;
+        check(&input, &what);
+    }
+}
+
+/// A mean hundreds of times the deviation, where the difference of the mean square and the squared mean is noise.
+#[test]
+fn a_far_mean_costs_no_precision() {
+    let mut input = Input::noise(1, [30, 20], 24, 8, 4);
+    input.silu = false;
+    input.x.1.iter_mut().for_each(|x| *x += 700.0);
+    if let Some(skip) = &mut input.skip {
+        skip.1.iter_mut().for_each(|x| *x += 700.0);
+    }
+    check(&input, "far mean");
+}
+
+/// Values of mean 0 and variance 1 without eps are only scaled and shifted; a constant gives the shift.
+#[test]
+fn units_and_constants_are_exact() {
+    let mut input = Input::noise(2, [8, 6], 12, 4, 4);
+    (input.silu, input.eps) = (false, 0.0);
+    input.weight.iter_mut().chain(&mut input.bias).for_each(|w| *w = (*w * 16.0).round());
+    for (at, part) in [(0, &mut input.x), (1, input.skip.as_mut().unwrap())] {
+        part.1.iter_mut().enumerate().for_each(|(i, x)| *x = if (i / part.0 + at).is_multiple_of(2) { 1.0 } else { -1.0 });
+    }
+    for device in devices() {
+        for ((i, y), x) in input.run(&device).into_iter().enumerate().zip(input.joined()) {
+            assert_eq!(y, x * input.weight[i % 16] + input.bias[i % 16], "{i}");
+        }
+    }
+    (input.eps, input.x.1) = (1e-6, vec![0.3; input.x.1.len()]);
+    for device in devices() {
+        let out = input.run(&device);
+        let constant = out.iter().enumerate().filter(|(i, _)| i % 16 < 12);
+        constant.for_each(|(i, y)| assert_eq!(*y, input.bias[i % 16], "{i}"));
+    }
+}
+
+#[test]
+fn bits_of_a_sample_depend_on_it_alone() {
+    let batch = Input::noise(3, [17, 19], 40, 24, 8);
+    let whole = batch.run(&Device::cpu(3).unwrap());
+    for sample in 0..3 {
+        let mut single = Input { batch: 1, ..batch.clone() };
+        let part = |values: &[f32]| values.chunks_exact(values.len() / 3).nth(sample).unwrap().to_vec();
+        single.x.1 = part(&batch.x.1);
+        single.skip = batch.skip.as_ref().map(|(channels, values)| (*channels, part(values)));
+        for threads in [1, 4] {
+            let alone = single.run(&Device::cpu(threads).unwrap());
+            assert!(
+                alone.iter().zip(part(&whole)).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "sample {sample}, {threads} threads"
+            );
+        }
+    }
+}
+
+#[test]
+fn layer_norm_follows_the_formula_at_odd_sizes() {
+    for (rows, channels) in [(1, 1), (3, 5), (7, 16), (5, 63), (300, 64), (2, 65), (33, 768), (4, 1283)] {
+        for shift in [0.0, 300.0] {
+            let (w, b) = (noise(3, channels), noise(4, channels));
+            let x: Vec<f32> = noise(1, rows * channels).iter().map(|x| x + shift).collect();
+            let set = |i: usize| (i / channels, i % channels);
+            let exact = formula!(f64, &x, w, b, 1e-5f32, false, set);
+            let plain = formula!(f32, &x, w, b, 1e-5f32, false, set);
+            for device in devices() {
+                let (w, b) = (bytes(&w), bytes(&b));
+                let shape = [channels];
+                let norm = Norm::prepare(&device, 1, 1e-5, weight("w", &shape, Some(&w)), weight("b", &shape, Some(&b))).unwrap();
+                let out = run(&device, |exec, out| {
+                    keep(&layer_norm(exec, &norm, &exec.input([1, rows, channels], &x)?)?, exec, out);
+                    Ok(())
+                });
+                assert_close(&format!("{rows} x {channels} + {shift} on {}", device.describe()), &out, &plain, &exact, 24);
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_spreads_over_its_group_only() {
+    let mut input = Input::noise(2, [3, 4], 8, 0, 2);
+    input.x.1[5] = f32::NAN;
+    for device in devices() {
+        for (i, y) in input.run(&device).iter().enumerate() {
+            assert_eq!(y.is_nan(), i < 12 * 8 && i % 8 >= 4, "{i}");
+        }
+    }
+}
+
+#[test]
+fn misfits_are_refused() {
+    let device = Device::cpu(1).unwrap();
+    let vector = |n: usize| weight("v", &[n], None);
+    assert_shape_error(Norm::prepare(&device, 3, 0.1, vector(8), vector(8)), "8 channels in 3 groups");
+    assert_shape_error(Norm::prepare(&device, 0, 0.1, vector(8), vector(8)), "0 groups");
+    assert_shape_error(Norm::prepare(&device, 1, 0.1, vector(8), vector(7)), "[7]");
+    assert_shape_error(Norm::prepare(&device, 1, 0.1, weight("m", &[2, 4], None), vector(8)), "[2, 4]");
+    let norm = Norm::prepare(&device, 2, 0.1, vector(8), vector(8)).unwrap();
+    let refuse =
+        |op: &(dyn Fn(&Exec<'_>) -> Result<()> + Sync), part: &str| assert_shape_error(try_run(&device, |e, _| op(e)), part);
+    refuse(&|e| group_norm(e, &norm, &e.input([1, 8], &[0.0; 8])?, None, false).map(|_| ()), "[B, H, W, C]");
+    refuse(&|e| group_norm(e, &norm, &e.input([1, 1, 1, 4], &[0.0; 4])?, None, false).map(|_| ()), "norm of 8");
+    refuse(&|e| layer_norm(e, &norm, &e.input([1, 8], &[0.0; 8])?).map(|_| ()), "2 groups");
+    let wide = |e: &Exec<'_>| {
+        let (x, skip) = (e.input([1, 1, 2, 4], &[0.0; 8])?, e.input([1, 2, 1, 4], &[0.0; 8])?);
+        group_norm(e, &norm, &x, Some(&skip), false).map(|_| ())
+    };
+    refuse(&wide, "skip connection");
+}
+
+/// A model can be recorded before its weights exist.
+#[test]
+fn declared_weights_can_be_recorded() {
+    let device = Device::cpu(1).unwrap();
+    let norm = Norm::prepare(&device, 2, 0.1, weight("w", &[8], None), weight("b", &[8], None)).unwrap();
+    let input = Input::noise(1, [2, 2], 8, 0, 2);
+    let plan = Plan::record(&device, |exec| input.pass(exec, &norm).map(|_| ())).unwrap();
+    assert_eq!(plan.ops()[0].cost.bytes, 12 * 32);
+}

@@ -1,0 +1,85 @@
+//! What the tests of all operations share: inputs, runs, and how near is near enough.
+
+use crate::device::cpu::Isa;
+use crate::device::{Arena, Cpu, Device, Exec, Plan};
+use crate::tensor::DType;
+use crate::weights::HostTensor;
+use crate::{Error, Result};
+
+/// Values in [-1, 1], different for each seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A CPU of two threads for each instruction set of this machine.
+pub(crate) fn devices() -> Vec<Device> {
+    let all = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    all.into_iter().filter(|&isa| isa <= Isa::detect()).map(|isa| Device::Cpu(Cpu::with_isa(2, isa).unwrap())).collect()
+}
+
+/// Runs `pass` in memory that is full of NaN.
+pub(crate) fn run(device: &Device, pass: impl FnMut(&Exec<'_>, &mut Vec<f32>) -> Result<()> + Send) -> Vec<f32> {
+    try_run(device, pass).unwrap()
+}
+
+/// As [`run`], for passes that may fail. `pass` stores what it computes with [`keep`].
+pub(crate) fn try_run(device: &Device, mut pass: impl FnMut(&Exec<'_>, &mut Vec<f32>) -> Result<()> + Send) -> Result<Vec<f32>> {
+    let mut out = Vec::new();
+    let plan = Plan::record(device, |e| pass(e, &mut out))?;
+    let mut arena = Arena::new();
+    let poison = |e: &Exec<'_>| {
+        let mut all = e.alloc([plan.bytes().div_ceil(4)], DType::F32)?;
+        if e.is_running() {
+            all.f32_mut().fill(f32::NAN);
+        }
+        Ok(())
+    };
+    arena.run(device, &Plan::record(device, poison)?, poison)?;
+    arena.run(device, &plan, |e| pass(e, &mut out))?;
+    Ok(out)
+}
+
+/// Copies a result out of a running pass.
+pub(crate) fn keep(tensor: &crate::device::Tensor<'_>, exec: &Exec<'_>, out: &mut Vec<f32>) {
+    out.resize(tensor.shape().len(), f32::NAN);
+    if exec.is_running() {
+        tensor.read_f32(out);
+    }
+}
+
+/// The bytes of f32 weights.
+pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// A weight of `shape`; only declared without `bytes`.
+pub(crate) fn weight<'a>(name: &str, shape: &[usize], bytes: Option<&'a [u8]>) -> HostTensor<'a> {
+    HostTensor { name: name.into(), shape: shape.to_vec(), dtype: DType::F32, bytes }
+}
+
+/// Fails unless the error of `actual` against `exact` is at most twice that of `plain`, a version of the same precision in plain
+/// loops, and one rounding of the largest value to `bits` of mantissa.
+pub(crate) fn assert_close(what: &str, actual: &[f32], plain: &[f32], exact: &[f64], bits: i32) {
+    assert_eq!((actual.len(), plain.len()), (exact.len(), exact.len()), "{what}");
+    let error = |x: &f32, e: &f64| (f64::from(*x) - e).abs();
+    let allowed = plain.iter().zip(exact).map(|(x, e)| error(x, e)).fold(0.0, f64::max);
+    let largest = exact.iter().fold(0f64, |a, e| a.max(e.abs()));
+    let limit = 2.0 * allowed + largest * 2f64.powi(-bits);
+    for (i, (x, e)) in actual.iter().zip(exact).enumerate() {
+        assert!(error(x, e) <= limit, "{what}: {x} for {e} at {i}: off by {}, {limit} allowed", error(x, e));
+    }
+}
+
+/// Fails unless `result` is a shape error whose text holds `part`.
+pub(crate) fn assert_shape_error<T>(result: Result<T>, part: &str) {
+    match result {
+        Err(Error::Shape { message, .. }) if message.contains(part) => {}
+        Err(other) => panic!("expected a shape error with `{part}`, not: {other}"),
+        Ok(_) => panic!("expected a shape error with `{part}`"),
+    }
+}
