@@ -77,6 +77,8 @@ fn tsv_starts_with_the_caption_unless_told() {
         captions("c.tsv", "1.jpg#0\ta cat\n1.jpg#1\ta dog", &column("2")),
         [caption("1", "", "a cat"), caption("2", "", "a dog")]
     );
+    let numbered_header = read("c.tsv", "url\tcaption\nu\ta cat", &column("2")).unwrap();
+    assert!(numbered_header.iter().map(|caption| caption.text).eq(["a cat"]));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use syntic::{Error, Result};
 
 /// Synthetic image-text pairs for text-only image captioning.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

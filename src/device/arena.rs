@@ -162,7 +162,7 @@ mod tests {
         for _ in 0..400 {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let roll = (state >> 33) as usize;
-            if alive.len() > 3 && roll % 2 == 0 {
+            if alive.len() > 3 && roll.is_multiple_of(2) {
                 events.push(Event::Free { id: alive.remove(roll % alive.len()) });
             } else {
                 events.push(Event::Alloc { bytes: 1 + roll % 1000 });

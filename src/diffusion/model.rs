@@ -41,7 +41,7 @@ impl ModelSpec {
             text: TextConfig::parse(&text_path, &read_json(&text_path)?)?,
             unet: UnetConfig::parse(&unet_path, &read_json(&unet_path)?)?,
             vae: VaeConfig::parse(&vae_path, &read_json(&vae_path)?)?,
-            scheduler: SchedulerConfig::from_json(&scheduler_path, &read_json(&scheduler_path)?)?,
+            scheduler: SchedulerConfig::read(&scheduler_path)?,
         };
         check_together(&unet_path, &spec.text, &spec.unet, &spec.vae)?;
         Ok(spec)

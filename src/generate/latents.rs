@@ -108,7 +108,7 @@ impl SavedLatents {
 fn header(shape: [usize; 4]) -> Vec<u8> {
     let bytes = shape.iter().product::<usize>() * 4;
     let mut json = serde_json::json!({KEY: {"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
-    while json.len() % 8 != 0 {
+    while !json.len().is_multiple_of(8) {
         json.push(' ');
     }
     [(json.len() as u64).to_le_bytes().as_slice(), json.as_bytes()].concat()

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// One picture of a contact sheet.
 #[derive(Clone, Debug)]
 pub struct Tile {
-    /// The image, shown at [`MAX_TILE`] pixels a side at most.
+    /// The image; a large one is shown smaller, at 256 pixels a side.
     pub image: RgbImage,
     /// Written below it; what is not ASCII becomes a box.
     pub caption: String,

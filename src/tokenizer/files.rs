@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::special::{AddedEntry, SpecialTokens};
 use super::{DEFAULT_MAX_LENGTH, END_OF_WORD};
+use crate::weights::read_text;
 use crate::{Error, Result};
 
 /// CLIP's `tokenizer.json` is 3.6 MB, its `vocab.json` 1.1 MB, its `merges.txt` 0.5 MB.
@@ -246,20 +245,6 @@ pub(super) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a str) -> Result<T> {
     serde_json::from_str(text).map_err(|cause| Error::format(path, format!("line {}", cause.line()), cause.to_string()))
-}
-
-/// The whole file, which must be UTF-8 and at most `limit` bytes.
-fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::format(path, "", format!("is larger than {limit} bytes: not a CLIP tokenizer file")));
-    }
-    String::from_utf8(bytes).map_err(|cause| {
-        let at = cause.utf8_error().valid_up_to();
-        Error::format(path, format!("byte {at}"), "is not UTF-8")
-    })
 }
 
 /// At most 40 characters of a token or line, for a message.

@@ -51,16 +51,12 @@ pub(super) struct AddedEntry {
     token: Described,
 }
 
-/// A token written as an object.
+/// A token written as an object. Its `lstrip` and `rstrip` are of no consequence: white space never becomes an id.
 #[derive(Deserialize)]
 struct Described {
     content: String,
     #[serde(default)]
     single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
     normalized: Option<bool>,
     special: Option<bool>,
 }
@@ -69,11 +65,7 @@ impl Described {
     /// `special` is for files that leave it out; a token is matched before normalization when it is special, unless told.
     fn into_token(self, special: bool) -> AddedToken {
         let special = self.special.unwrap_or(special);
-        AddedToken::from(self.content, special)
-            .single_word(self.single_word)
-            .lstrip(self.lstrip)
-            .rstrip(self.rstrip)
-            .normalized(self.normalized.unwrap_or(!special))
+        AddedToken::from(self.content, special).single_word(self.single_word).normalized(self.normalized.unwrap_or(!special))
     }
 }
 

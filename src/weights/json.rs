@@ -14,15 +14,25 @@ const MAX_JSON_BYTES: u64 = 32 << 20;
 /// # Errors
 /// [`Error::Io`] if it cannot be read, [`Error::Format`] with the line if it is too large or not JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
-    let mut file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
-    let mut text = Vec::new();
-    file.by_ref().take(MAX_JSON_BYTES + 1).read_to_end(&mut text).map_err(Error::io("read", path))?;
-    if text.len() as u64 > MAX_JSON_BYTES {
-        return Err(Error::format(path, "", format!("larger than {} MiB: this is no configuration file", MAX_JSON_BYTES >> 20)));
+    let text = read_text(path, MAX_JSON_BYTES)?;
+    serde_json::from_str(&text).map_err(|e| Error::format(path, format!("line {}", e.line()), format!("not valid JSON: {e}")))
+}
+
+/// Reads a UTF-8 file of a model folder, of at most `limit` bytes, without the byte order mark that some editors write.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is larger, not UTF-8, or a link out of its repository.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::format(path, "", format!("is larger than {limit} bytes: not the file of a model that it should be")));
     }
-    // Some editors write a byte order mark.
-    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text);
-    serde_json::from_slice(text).map_err(|e| Error::format(path, format!("line {}", e.line()), format!("not valid JSON: {e}")))
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|e| Error::format(path, format!("byte {}", e.utf8_error().valid_up_to()), "is not UTF-8"))
 }
 
 /// The real path of a regular file. In a snapshot of a Hugging Face cache files are links, which may lead into the same repository's

@@ -26,6 +26,7 @@ pub use checkpoint::Checkpoint;
 pub use digest::file_sha256;
 pub(crate) use file::WeightFile;
 pub use json::read_json;
+pub(crate) use json::read_text;
 pub use loader::Loader;
 pub use model_dir::ModelDir;
 pub use model_folder::{Arch, write_model_folder};

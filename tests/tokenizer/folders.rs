@@ -194,8 +194,6 @@ const KEYS: &[&str] = &[
     "added_tokens_decoder",
     "content",
     "normalized",
-    "lstrip",
-    "rstrip",
     "single_word",
     "bos_token",
     "eos_token",

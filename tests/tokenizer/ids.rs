@@ -65,7 +65,7 @@ fn truncation_keeps_the_end_of_text() {
 #[test]
 fn vocab_size_counts_added_tokens() {
     assert_eq!(golden_tokenizer("sd1").vocab_size(), 49_408);
-    assert_eq!(golden_tokenizer("decoder").vocab_size(), 49_409);
+    assert_eq!(golden_tokenizer("decoder").vocab_size(), 49_410);
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub(crate) mod blocks;
 pub mod gemm;
 pub mod math;
 pub(crate) mod parallel;
+pub mod peak;
 pub mod vector;
 
 use crate::{Error, Result};

@@ -1,10 +1,10 @@
 //! `scheduler_config.json` and what each scheduler reads of it.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::weights::read_text;
 use crate::{Error, Result};
 
 /// More than any configuration needs; bounds what is read of a file that is something else.
@@ -25,16 +25,7 @@ impl SchedulerConfig {
     /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not JSON. Python's `-Infinity`, which is not JSON
     /// but stands in the files of DPM-Solver (`lambda_min_clipped`), is read as null.
     pub fn read(path: &Path) -> Result<SchedulerConfig> {
-        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-        let mut text = String::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(Error::io("read", path))?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(Error::format(
-                path,
-                "",
-                format!("larger than {MAX_FILE_BYTES} bytes: this is no scheduler configuration"),
-            ));
-        }
+        let text = read_text(path, MAX_FILE_BYTES)?;
         let json = serde_json::from_str(&without_infinity(&text))
             .map_err(|error| Error::format(path, format!("line {}", error.line()), error.to_string()))?;
         SchedulerConfig::from_json(path, &json)

@@ -225,7 +225,8 @@ fn files_of_dpm_solver_hold_minus_infinity() {
     let write = |text: &str| std::fs::write(&path, text).unwrap();
     write(r#"{"_class_name": "DPMSolverMultistepScheduler", "note": "a \"-Infinity\" \\", "lambda_min_clipped": -Infinity}"#);
     let config = SchedulerConfig::read(&path).unwrap();
-    assert_eq!(create(SchedulerName::Auto, &config, 5).unwrap().timesteps().len(), 5);
+    // Nothing is clipped: the run starts at the last timestep of the training.
+    assert_eq!(create(SchedulerName::Auto, &config, 5).unwrap().timesteps(), [999.0, 799.0, 599.0, 400.0, 200.0]);
     write("{\n\"_class_name\": Infinity}");
     assert!(SchedulerConfig::read(&path).unwrap_err().to_string().contains("line 2"));
     write("[]");
@@ -234,4 +235,69 @@ fn files_of_dpm_solver_hold_minus_infinity() {
     assert!(SchedulerConfig::read(&path).unwrap_err().to_string().contains("larger"));
     let missing = SchedulerConfig::read(&folder.path().join("none")).unwrap_err();
     assert!(matches!(missing, Error::Io { .. }));
+}
+
+const KEYS: &[&str] = &[
+    "_class_name",
+    "algorithm_type",
+    "beta_end",
+    "beta_schedule",
+    "beta_start",
+    "clip_sample",
+    "disable_corrector",
+    "euler_at_final",
+    "final_sigmas_type",
+    "interpolation_type",
+    "lambda_min_clipped",
+    "lower_order_final",
+    "num_train_timesteps",
+    "original_inference_steps",
+    "predict_x0",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "set_alpha_to_one",
+    "sigma_max",
+    "sigma_min",
+    "skip_prk_steps",
+    "solver_order",
+    "solver_type",
+    "steps_offset",
+    "timestep_scaling",
+    "timestep_spacing",
+    "timestep_type",
+    "use_karras_sigmas",
+];
+
+const VALUES: &str = r#"[null, true, false, 0, 1, 2, 3, 7, -1, 0.5, 1e-300, 1e300, -1e300, 18446744073709551615, 50, 1000, 99999, "", "zero",
+    "sigma_min", "linear", "log_linear", "squaredcos_cap_v2", "linspace", "trailing", "sample", "v_prediction", "bh1", [], [0, 1], [[]], {}]"#;
+
+proptest::proptest! {
+    /// Any file gives a finite plan or an error that names it; nothing panics.
+    #[test]
+    fn odd_files_never_panic(name in 0..9usize, changes in proptest::collection::vec((0..KEYS.len(), 0..31usize), 1..5), steps in 1..60usize) {
+        let values: Vec<Value> = serde_json::from_str(VALUES).unwrap();
+        let mut json = sd1();
+        for (key, value) in changes {
+            json[KEYS[key]] = values[value].clone();
+        }
+        let name = SchedulerName::all().nth(name).unwrap();
+        let path = Path::new("scheduler_config.json");
+        match SchedulerConfig::verbatim(path, &json).and_then(|config| create(name, &config, steps)) {
+            Ok(scheduler) => assert_eq!(scheduler.plan().first_not_finite(), None),
+            Err(Error::Config { path: named, .. }) => assert_eq!(named, path),
+            Err(error) => assert!(matches!(error, Error::Usage { .. }), "{error}"),
+        }
+    }
+
+    /// Nor does text that is no configuration.
+    #[test]
+    fn odd_text_never_panics(text in "\\PC{0,40}", cut in 0..200usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        let valid = sd1().to_string();
+        std::fs::write(&path, format!("{}{text}", &valid[..cut.min(valid.len())])).unwrap();
+        if let Err(error) = SchedulerConfig::read(&path) {
+            assert!(error.to_string().contains("scheduler_config.json"), "{error}");
+        }
+    }
 }

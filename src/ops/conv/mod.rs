@@ -3,6 +3,10 @@
 //! `y[b, i, j, o] = sum over u, v, c of x[b, s i + u - p, s j + v - p, c] W[o, c, u, v] + bias[o]` with stride s, p zeros above and
 //! to the left. 2 O I k^2 floating-point operations for each position of the result.
 
+mod cases;
+
+pub use cases::{Case, cases};
+
 use crate::device::cpu::gemm::{Activation, Epilogue, Input, Layout, Window};
 use crate::device::{Cost, Device, Exec, Precision, Tensor};
 use crate::ops::gemm::Packed;

@@ -1,46 +1,265 @@
 use super::*;
-use crate::device::{Arena, Plan};
+use crate::device::Plan;
+use crate::ops::gemm::testing::*;
 
-/// Values in [-1, 1], different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
+/// Around the tile, the slice, the task and the padding, with 3, 4, 8, 20 and 40 channels.
+fn odd_cases() -> Vec<Case> {
+    let conv = Case::square;
+    vec![
+        conv("one pixel", 1, 1, 1, 1),
+        conv("two pixels", 2, 2, 3, 4),
+        conv("many small images", 9, 3, 8, 20),
+        conv("images across tasks", 11, 7, 4, 33),
+        conv("narrow", 2, 5, 40, 31),
+        Case { size: [3, 15], ..conv("one more than a tile", 1, 0, 20, 65) },
+        Case { size: [2, 391], ..conv("more columns than a task", 1, 0, 3, 3) },
+        Case { size: [4, 400], stride: 2, ..conv("more columns than a task, stride 2", 2, 0, 3, 5) },
+        Case { size: [31, 17], ..conv("several rows a task", 2, 0, 5, 7) },
+        Case { channels: [32, 32], ..conv("second input", 2, 6, 0, 34) },
+        Case { channels: [20, 41], ..conv("second input inside a slice", 2, 6, 0, 34) },
+        Case { channels: [70, 3], kernel: 1, ..conv("shortcut", 3, 6, 0, 9) },
+        Case { stride: 2, ..conv("even down", 2, 8, 12, 12) },
+        Case { stride: 2, ..conv("odd down", 2, 9, 12, 12) },
+        Case { stride: 2, size: [5, 8], padding: Padding::BottomRight, ..conv("encoder's down", 2, 0, 65, 6) },
+        Case { stride: 2, kernel: 1, ..conv("1x1 down", 2, 7, 33, 6) },
+        Case { padding: Padding::BottomRight, ..conv("bottom right", 1, 4, 7, 6) },
+        Case { upsample: Some([10, 10]), ..conv("up", 2, 5, 34, 10) },
+        Case { upsample: Some([9, 10]), ..conv("up to an odd height", 2, 5, 34, 10) },
+        Case { upsample: Some([1, 3]), size: [1, 2], ..conv("up to an odd width", 2, 0, 4, 3) },
+        Case { upsample: Some([6, 6]), kernel: 1, ..conv("1x1 up", 2, 3, 4, 10) },
+        Case { upsample: Some([10, 10]), stride: 2, channels: [3, 2], ..conv("up and down", 2, 5, 0, 10) },
+    ]
+}
+
+struct Data {
+    case: Case,
+    x: Vec<f32>,
+    skip: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    channel_bias: Vec<f32>,
+    residual: Vec<f32>,
+}
+
+impl Data {
+    fn new(case: Case, fill: fn(u64, usize) -> Vec<f32>) -> Data {
+        let (pixels, [c1, c2], [m, k, n]) = (case.batch * case.size[0] * case.size[1], case.channels, case.product());
+        Data {
+            case,
+            x: fill(1, pixels * c1),
+            skip: fill(2, pixels * c2),
+            weight: fill(3, k * n),
+            bias: fill(4, n),
+            channel_bias: fill(5, n),
+            residual: fill(6, m * n),
+        }
+    }
+
+    fn layer(&self, device: &Device, precision: Precision) -> Conv2d {
+        let Case { channels: [c1, c2], outputs, kernel, stride, padding, .. } = self.case;
+        let weight = host(&self.weight, &[outputs, c1 + c2, kernel, kernel]);
+        Conv2d::prepare(device, precision, weight, Some(host(&self.bias, &[outputs])), stride, padding).unwrap()
+    }
+
+    fn run(&self, device: &Device, precision: Precision) -> Vec<f32> {
+        let Case { batch, size: [height, width], channels: [c1, c2], outputs, upsample, .. } = self.case;
+        let [rows, columns] = self.case.result();
+        let layer = self.layer(device, precision);
+        run(device, |e| {
+            let (x, skip) = (e.input([batch, height, width, c1], &self.x)?, e.input([batch, height, width, c2], &self.skip)?);
+            let residual = e.input([batch, rows, columns, outputs], &self.residual)?;
+            let channel_bias = e.input([outputs], &self.channel_bias)?;
+            let skip = Some(&skip).filter(|_| c2 > 0);
+            conv2d(e, &layer, &x, Fused { skip, upsample, channel_bias: Some(&channel_bias), residual: Some(&residual) })
+        })
+        .unwrap()
+    }
+
+    /// The input at a position of the doubled and padded image, or zero.
+    fn pixel(&self, b: usize, y: isize, x: isize, c: usize) -> f32 {
+        let Case { size: [height, width], channels: [c1, c2], upsample, .. } = self.case;
+        let (scale, [tall, wide]) = (if upsample.is_some() { 2 } else { 1 }, upsample.unwrap_or([height, width]));
+        if y < 0 || x < 0 || y >= tall as isize || x >= wide as isize {
+            return 0.0;
+        }
+        let at = (b * height + y as usize / scale) * width + x as usize / scale;
+        if c < c1 { self.x[at * c1 + c] } else { self.skip[at * c2 + c - c1] }
+    }
+
+    fn reference(&self, precision: Precision) -> Vec<Sum> {
+        let Case { kernel, stride, padding, outputs, channels: [c1, c2], .. } = self.case;
+        let ([rows, columns], [m, steps, _]) = (self.case.result(), self.case.product());
+        let before = if kernel == 3 && padding == Padding::Same { 1 } else { 0 };
+        let one = |at: usize| {
+            let (o, j, i, b) =
+                (at % outputs, at / outputs % columns, at / outputs / columns % rows, at / outputs / columns / rows);
+            let products = (0..steps).map(|k| {
+                let (v, u, c) = (k % kernel, k / kernel % kernel, k / kernel / kernel);
+                let place = |i: usize, u: usize| (i * stride + u) as isize - before;
+                (self.pixel(b, place(i, u), place(j, v), c), self.weight[(o * (c1 + c2) + c) * kernel * kernel + u * kernel + v])
+            });
+            Sum::of(precision, products).plus(self.bias[o] + self.channel_bias[o]).plus(self.residual[at])
+        };
+        (0..m * outputs).map(one).collect()
+    }
 }
 
 #[test]
-fn first_version_follows_the_formula() {
-    let device = Device::cpu(2).unwrap();
-    let (b, h, w, c1, c2, o) = (2, 5, 4, 3, 2, 7);
-    let (x, s, weight) = (noise(1, b * h * w * c1), noise(2, b * h * w * c2), noise(3, o * (c1 + c2) * 9));
-    let bytes: Vec<u8> = weight.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let host = HostTensor { name: "w".into(), shape: vec![o, c1 + c2, 3, 3], dtype: DType::F32, bytes: Some(&bytes) };
-    let layer = Conv2d::prepare(&device, Precision::F32, host, None, 2, Padding::Same).unwrap();
-    let mut out = vec![f32::NAN; b * h * w * o];
-    let mut pass = |e: &Exec<'_>| {
-        let (x, s) = (e.input([b, h, w, c1], &x)?, e.input([b, h, w, c2], &s)?);
-        let y = conv2d(e, &layer, &x, Fused { skip: Some(&s), upsample: Some([2 * h, 2 * w]), ..Fused::default() })?;
-        assert_eq!(y.dims(), [b, h, w, o]);
-        y.read_f32(&mut out);
-        Ok(())
-    };
-    let plan = Plan::record(&device, &mut pass).unwrap();
-    Arena::new().run(&device, &plan, &mut pass).unwrap();
-    for (at, y) in out.iter().enumerate() {
-        let (n, j, i, k) = (at % o, at / o % w, at / o / w % h, at / o / w / h);
-        let mut sum = 0f64;
-        for (u, v, c) in (0..3).flat_map(|u| (0..3).flat_map(move |v| (0..c1 + c2).map(move |c| (u, v, c)))) {
-            let (iy, ix) = (2 * i + u, 2 * j + v);
-            if iy == 0 || ix == 0 || iy > 2 * h || ix > 2 * w {
-                continue;
+fn integers_are_exact() {
+    for device in devices() {
+        for precision in precisions(&device) {
+            for case in odd_cases() {
+                let data = Data::new(case, integers);
+                let expected: Vec<f32> = data.reference(precision).iter().map(|s| s.exact as f32).collect();
+                let what = format!("{} {precision:?} {}", case.name, device.describe());
+                assert_equal(&data.run(&device, precision), &expected, &what);
             }
-            let pixel = (k * h + (iy - 1) / 2) * w + (ix - 1) / 2;
-            let value = if c < c1 { x[pixel * c1 + c] } else { s[pixel * c2 + c - c1] };
-            sum += f64::from(value) * f64::from(weight[(n * (c1 + c2) + c) * 9 + u * 3 + v]);
         }
-        assert!((f64::from(*y) - sum).abs() < 1e-5, "{at}: {y} for {sum}");
     }
+}
+
+#[test]
+fn errors_are_those_of_a_plain_loop() {
+    for device in devices() {
+        for precision in precisions(&device) {
+            for case in odd_cases() {
+                let data = Data::new(case, noise);
+                let what = format!("{} {precision:?} {}", case.name, device.describe());
+                assert_close(&data.run(&device, precision), &data.reference(precision), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_depend_neither_on_batch_nor_on_threads() {
+    for precision in precisions(&Device::cpu(1).unwrap()) {
+        for (size, batch) in [(3, 7), (8, 3), (24, 3)] {
+            let data = Data::new(Case { channels: [40, 33], ..Case::square("batch", batch, size, 0, 45) }, noise);
+            let all = data.run(&Device::cpu(1).unwrap(), precision);
+            for threads in [2, 5] {
+                assert_same_bits(&data.run(&Device::cpu(threads).unwrap(), precision), &all, &format!("{threads} threads"));
+            }
+            for b in 0..batch {
+                let part = |values: &[f32]| values[b * values.len() / batch..][..values.len() / batch].to_vec();
+                let case = Case { batch: 1, ..data.case };
+                let alone =
+                    Data { x: part(&data.x), skip: part(&data.skip), residual: part(&data.residual), ..Data::new(case, noise) };
+                assert_same_bits(&alone.run(&Device::cpu(2).unwrap(), precision), &part(&all), &format!("sample {b} of {batch}"));
+            }
+        }
+    }
+}
+
+/// Runs `x` (with what `fused` makes of the pass) through a 3x3 convolution.
+fn fused_and_not(
+    precision: Precision,
+    fused: impl for<'e> Fn(&'e Exec<'_>, &Conv2d) -> Result<Tensor<'e>> + Sync,
+    unfused: impl for<'e> Fn(&'e Exec<'_>, &Conv2d) -> Result<Tensor<'e>> + Sync,
+    channels: usize,
+    what: &str,
+) {
+    let device = Device::cpu(2).unwrap();
+    let weight = noise(3, 20 * channels * 9);
+    let layer = Conv2d::prepare(&device, precision, host(&weight, &[20, channels, 3, 3]), None, 1, Padding::Same).unwrap();
+    let (found, expected) = (run(&device, |e| fused(e, &layer)).unwrap(), run(&device, |e| unfused(e, &layer)).unwrap());
+    assert_same_bits(&found, &expected, what);
+}
+
+#[test]
+fn every_fusion_is_its_composition() {
+    let (b, n, c1, c2) = (2, 6, 23, 30);
+    let (x, skip) = (noise(1, b * n * n * c1), noise(2, b * n * n * c2));
+    let both: Vec<f32> = x.chunks(c1).zip(skip.chunks(c2)).flat_map(|(x, s)| x.iter().chain(s)).copied().collect();
+    let doubled: Vec<f32> = (0..b * 4 * n * n)
+        .flat_map(|at| {
+            let (j, i, b) = (at % (2 * n) / 2, at / (2 * n) % (2 * n) / 2, at / (4 * n * n));
+            x[((b * n + i) * n + j) * c1..][..c1].to_vec()
+        })
+        .collect();
+    let residual = noise(4, b * n * n * 20);
+    for precision in precisions(&Device::cpu(1).unwrap()) {
+        fused_and_not(
+            precision,
+            |e, layer| {
+                let (x, skip) = (e.input([b, n, n, c1], &x)?, e.input([b, n, n, c2], &skip)?);
+                conv2d(e, layer, &x, Fused { skip: Some(&skip), ..Fused::default() })
+            },
+            |e, layer| conv2d(e, layer, &e.input([b, n, n, c1 + c2], &both)?, Fused::default()),
+            c1 + c2,
+            "skip",
+        );
+        fused_and_not(
+            precision,
+            |e, layer| {
+                conv2d(e, layer, &e.input([b, n, n, c1], &x)?, Fused { upsample: Some([2 * n, 2 * n]), ..Fused::default() })
+            },
+            |e, layer| conv2d(e, layer, &e.input([b, 2 * n, 2 * n, c1], &doubled)?, Fused::default()),
+            c1,
+            "upsample",
+        );
+        fused_and_not(
+            precision,
+            |e, layer| {
+                let residual = e.input([b, n, n, 20], &residual)?;
+                conv2d(e, layer, &e.input([b, n, n, c1], &x)?, Fused { residual: Some(&residual), ..Fused::default() })
+            },
+            |e, layer| {
+                let mut y = conv2d(e, layer, &e.input([b, n, n, c1], &x)?, Fused::default())?;
+                if e.is_running() {
+                    y.f32_mut().iter_mut().zip(&residual).for_each(|(y, r)| *y += r);
+                }
+                Ok(y)
+            },
+            c1,
+            "residual",
+        );
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let device = Device::cpu(1).unwrap();
+    let prepare = |shape: &[usize], bias: usize, stride| {
+        let (weight, bias) = (vec![0.0; shape.iter().product()], vec![0.0; bias]);
+        let bias = Some(host(&bias, &[bias.len()]));
+        Conv2d::prepare(&device, Precision::F32, host(&weight, shape), bias, stride, Padding::Same)
+    };
+    assert_refused(prepare(&[2, 3, 5, 5], 2, 1), "expected [O, I, 1, 1] or [O, I, 3, 3], found [2, 3, 5, 5]");
+    assert_refused(prepare(&[2, 3, 3, 3], 3, 1), "expected [2], found [3]");
+    assert_refused(prepare(&[2, 3, 3, 3], 2, 3), "stride 3");
+
+    let layer = prepare(&[2, 3, 3, 3], 2, 1).unwrap();
+    assert_eq!((layer.inputs(), layer.outputs()), (3, 2));
+    let try_with = |x: &[usize], skip: Option<&[usize]>, bias: usize, residual: &[usize]| {
+        Plan::record(&device, |e| {
+            let new = |dims: &[usize]| e.alloc(Shape::new(dims), DType::F32);
+            let (x, bias, residual) = (new(x)?, new(&[bias])?, new(residual)?);
+            let skip = skip.map(new).transpose()?;
+            let fused = Fused { skip: skip.as_ref(), upsample: None, channel_bias: Some(&bias), residual: Some(&residual) };
+            conv2d(e, &layer, &x, fused).map(drop)
+        })
+    };
+    assert!(try_with(&[1, 4, 4, 1], Some(&[1, 4, 4, 2]), 2, &[1, 4, 4, 2]).is_ok());
+    assert_refused(try_with(&[4, 4, 3], None, 2, &[1, 4, 4, 2]), "expected [B, H, W, C]");
+    assert_refused(try_with(&[1, 4, 4, 4], None, 2, &[1, 4, 4, 2]), "the layer takes 3 channels, the input has 4");
+    assert_refused(try_with(&[1, 4, 4, 1], Some(&[1, 4, 5, 2]), 2, &[1, 4, 4, 2]), "the skip connection is [1, 4, 5, 2]");
+    assert_refused(try_with(&[1, 4, 4, 3], None, 3, &[1, 4, 4, 2]), "the channel bias is [3]");
+    assert_refused(try_with(&[1, 4, 4, 3], None, 2, &[1, 4, 4, 3]), "the residual is [1, 4, 4, 3]");
+    assert_refused(try_with(&[1, 0, 4, 3], None, 2, &[1, 4, 4, 2]), "smaller than the kernel");
+}
+
+#[test]
+fn costs_are_counted() {
+    let device = Device::cpu(1).unwrap();
+    let case = Case { channels: [3, 2], stride: 2, ..Case::square("cost", 2, 6, 0, 7) };
+    let layer = Data::new(case, noise).layer(&device, Precision::F32);
+    let plan = Plan::record(&device, |e| {
+        let (x, skip) = (e.alloc([2, 6, 6, 3], DType::F32)?, e.alloc([2, 6, 6, 2], DType::F32)?);
+        conv2d(e, &layer, &x, Fused { skip: Some(&skip), ..Fused::default() }).map(drop)
+    })
+    .unwrap();
+    assert_eq!(plan.flops(), case.flops());
+    assert_eq!(plan.flops(), 2 * (2 * 3 * 3) * (5 * 9) * 7);
+    assert_eq!(plan.ops()[0].cost.bytes, 4 * (2 * 36 * 5 + 2 * 9 * 7 + 7 * 5 * 9 + 7));
 }

@@ -2,9 +2,11 @@
 //!
 //! x `[M, I]`, W `[O, I]`, y `[M, O]`, f32 in memory. 2 M O I floating-point operations; M I + O I + M O elements read or written once.
 
+mod cases;
 mod layer;
 
 pub use crate::device::cpu::gemm::Activation;
+pub use cases::{Case, cases};
 pub(crate) use layer::Packed;
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Window};
@@ -115,3 +117,8 @@ pub fn linear<'e>(
     layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
     Ok(out)
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

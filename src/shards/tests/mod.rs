@@ -37,8 +37,10 @@ fn picture(format: ImageFormat, index: usize) -> Vec<u8> {
 fn sample(format: ImageFormat, index: usize) -> Sample {
     let outcome = if index % 3 == 1 { Outcome::Failed("black image".into()) } else { Outcome::Image(picture(format, index)) };
     let extent = if index % 3 == 1 { Value::Null } else { json!(8) };
-    let meta = json!({"seed": u64::MAX - index as u64, "width": extent, "height": extent, "guidance": 7.5, "karras": index.is_multiple_of(2),
-        "sampler": "ddim"});
+    let meta = json!({
+        "seed": u64::MAX - index as u64, "width": extent, "height": extent, "guidance": 7.5,
+        "karras": index.is_multiple_of(2), "sampler": "ddim",
+    });
     let Value::Object(meta) = meta else { unreachable!() };
     Sample { index, caption: format!("a «caption» {index} with \"quotes\", a\ttab and <b>tags</b>"), outcome, meta }
 }

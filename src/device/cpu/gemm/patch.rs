@@ -48,7 +48,7 @@ impl Patch {
 
     /// Elements of one slice.
     fn slice_elements(&self) -> usize {
-        (self.first_row(self.region.rows.end - 1) + self.window.size) * self.row_elements()
+        (self.first_row(self.region.rows.end - 1) + self.window.size.max(self.window.stride)) * self.row_elements()
     }
 
     /// Elements for `slices` slices.
@@ -174,7 +174,7 @@ impl Patch {
             // The rows of the patch under the rows of the result that lie in the same image.
             let image = row / self.image_rows;
             let end = self.region.rows.end.min((image + 1) * self.image_rows);
-            let count = (end - 1 - row) * step + self.window.size;
+            let count = (end - row) * step + self.window.size.saturating_sub(step);
             let top = (row - image * self.image_rows) * step;
             for (i, line) in lines.by_ref().take(count).enumerate() {
                 // Rows and columns of the doubled input; those before it wrap to huge numbers.

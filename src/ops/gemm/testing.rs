@@ -1,0 +1,126 @@
+//! What the tests of products share: data, passes on every instruction set, and the comparison with exact sums.
+
+use crate::device::cpu::Isa;
+use crate::device::{Arena, Cpu, Device, Exec, Plan, Precision, Tensor};
+use crate::tensor::DType;
+use crate::weights::HostTensor;
+use crate::{Error, Result};
+use half::bf16;
+
+/// Values in [-1, 1], different for each seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Integers from -4 to 4: their sums are exact, in any order, in f32 and in bf16.
+pub(crate) fn integers(seed: u64, len: usize) -> Vec<f32> {
+    noise(seed, len).into_iter().map(|x| (x * 4.0).round()).collect()
+}
+
+pub(crate) fn host<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {
+    HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+}
+
+/// A device for each instruction set of this machine, with different numbers of threads.
+pub(crate) fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::cpu(1).unwrap()];
+    for (isa, threads) in [(Isa::Portable, 2), (Isa::Avx2, 3), (Isa::Avx512, 2), (Isa::Avx512Bf16, 5)] {
+        if isa <= Isa::detect() {
+            devices.push(Device::Cpu(Cpu::with_isa(threads, isa).unwrap()));
+        }
+    }
+    devices
+}
+
+/// The precisions that `device` computes in.
+pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
+    let Device::Cpu(cpu) = device;
+    match cpu.isa() {
+        Isa::Avx512Bf16 => vec![Precision::F32, Precision::Bf16],
+        _ => vec![Precision::F32],
+    }
+}
+
+/// Records and runs `pass` in memory that is full of NaN, and returns the values of its result.
+pub(crate) fn run(device: &Device, pass: impl for<'e> Fn(&'e Exec<'_>) -> Result<Tensor<'e>> + Sync) -> Result<Vec<f32>> {
+    let plan = Plan::record(device, |e| pass(e).map(drop))?;
+    let spoil = |e: &Exec<'_>| -> Result<()> {
+        let mut all = e.alloc([plan.bytes() / 4], DType::F32)?;
+        if e.is_running() {
+            all.f32_mut().fill(f32::NAN);
+        }
+        Ok(())
+    };
+    let mut arena = Arena::new();
+    arena.reserve(&plan);
+    arena.run(device, &Plan::record(device, spoil)?, spoil)?;
+    arena.run(device, &plan, |e| pass(e).map(|t| t.f32().to_vec()))
+}
+
+/// A sum of products, exactly (operands rounded as `precision` does) and as a plain loop in f32 computes it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sum {
+    pub(crate) exact: f64,
+    pub(crate) plain: f32,
+}
+
+impl Sum {
+    pub(crate) fn of(precision: Precision, products: impl Iterator<Item = (f32, f32)>) -> Sum {
+        let round = |x: f32| match precision {
+            Precision::F32 => x,
+            Precision::Bf16 => bf16::from_f32(x).to_f32(),
+        };
+        products.fold(Sum::default(), |sum, (a, b)| {
+            let (a, b) = (round(a), round(b));
+            Sum { exact: sum.exact + f64::from(a) * f64::from(b), plain: sum.plain + a * b }
+        })
+    }
+
+    pub(crate) fn plus(self, x: f32) -> Sum {
+        Sum { exact: self.exact + f64::from(x), plain: self.plain + x }
+    }
+
+    pub(crate) fn map(self, exact: impl Fn(f64) -> f64, plain: impl Fn(f32) -> f32) -> Sum {
+        Sum { exact: exact(self.exact), plain: plain(self.plain) }
+    }
+}
+
+/// The largest error is at most twice that of the plain loop, plus one rounding of the largest value.
+pub(crate) fn assert_close(found: &[f32], sums: &[Sum], what: &str) {
+    assert_eq!(found.len(), sums.len(), "{what}: length");
+    let largest = |errors: &mut dyn Iterator<Item = f64>| errors.fold(0.0, f64::max);
+    let plain = largest(&mut sums.iter().map(|s| (f64::from(s.plain) - s.exact).abs()));
+    let rounding = largest(&mut sums.iter().map(|s| s.exact.abs())) * f64::from(f32::EPSILON) / 2.0;
+    for (i, (y, s)) in found.iter().zip(sums).enumerate() {
+        let error = (f64::from(*y) - s.exact).abs();
+        assert!(error <= 2.0 * plain + rounding, "{what}: {y} at {i} is off {} by {error:e}, a plain loop by {plain:e}", s.exact);
+    }
+}
+
+/// Equal, element by element; a NaN never is.
+pub(crate) fn assert_equal(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let different = found.iter().zip(expected).position(|(a, b)| a != b || a.is_nan());
+    assert!(different.is_none(), "{what}: {:?} at {different:?}", different.map(|i| (found[i], expected[i])));
+}
+
+/// The same bits.
+pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let different = found.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert!(different.is_none(), "{what}: {:?} at {different:?}", different.map(|i| (found[i], expected[i])));
+}
+
+/// A shape error whose message holds `text`.
+pub(crate) fn assert_refused<T>(result: Result<T>, text: &str) {
+    match result {
+        Err(Error::Shape { message, .. }) => assert!(message.contains(text), "{message}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("accepted: {text}"),
+    }
+}
