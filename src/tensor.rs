@@ -76,6 +76,12 @@ impl Shape {
         self.len() == 0
     }
 
+    /// Bytes of the elements; `None` if no memory can be that large.
+    pub fn bytes(&self, dtype: DType) -> Option<usize> {
+        let bytes = self.dims().iter().try_fold(dtype.size(), |bytes, &extent| bytes.checked_mul(extent))?;
+        (bytes <= isize::MAX as usize).then_some(bytes)
+    }
+
     /// The innermost extent: channels.
     pub fn last(&self) -> usize {
         self.dims[self.rank as usize - 1]
@@ -109,5 +115,13 @@ mod tests {
         assert_eq!((shape.len(), shape.rows(), shape.last()), (210, 30, 7));
         assert_eq!(Shape::from([4]).rows(), 1);
         assert_eq!(format!("{shape:?}"), "[2, 3, 5, 7]");
+    }
+
+    #[test]
+    fn sizes_beyond_all_memory_are_none() {
+        assert_eq!(Shape::from([3, 5]).bytes(DType::F16), Some(30));
+        assert_eq!(Shape::from([usize::MAX / 4, 4]).bytes(DType::U8), None);
+        assert_eq!(Shape::from([1 << 62]).bytes(DType::F32), None);
+        assert_eq!(Shape::from([1 << 62, 0]).bytes(DType::U8), Some(0));
     }
 }

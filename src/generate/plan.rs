@@ -48,7 +48,7 @@ impl Work {
         let mine = (selection.worker_index as u64..shards).step_by(selection.worker_count as usize);
         let job = |shard: u64| {
             let start = selection.offset + shard * size;
-            Job { shard: shard as u32, captions: start..end.min(start + size) }
+            Job { shard: shard as u32, captions: start..end.min(start.saturating_add(size)) }
         };
         Ok(Work { selected, jobs: mine.map(job).collect() })
     }

@@ -57,7 +57,7 @@ pub(crate) fn run(device: &Device, pass: impl for<'e> Fn(&'e Exec<'_>) -> Result
         Ok(())
     };
     let mut arena = Arena::new();
-    arena.reserve(&plan);
+    arena.reserve(&plan)?;
     arena.run(device, &Plan::record(device, spoil)?, spoil)?;
     arena.run(device, &plan, |e| pass(e).map(|t| t.f32().to_vec()))
 }
