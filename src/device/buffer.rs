@@ -1,7 +1,7 @@
 //! Memory that outlives a pass.
 
 use super::Device;
-use crate::tensor::{DType, Shape};
+use crate::tensor::{DType, HostTensor, Shape};
 use crate::{Error, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -95,6 +95,18 @@ impl Buffer {
         let shape = shape.into();
         let bytes = shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
         Ok(Buffer { block: Block::zeroed(bytes)?, shape, dtype })
+    }
+
+    /// A tensor of a file in f32; zeros if it is only declared.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is not that much memory.
+    pub fn of(device: &Device, tensor: &HostTensor<'_>) -> Result<Buffer> {
+        let mut buffer = Buffer::try_zeros(device, Shape::new(&tensor.shape), DType::F32)?;
+        if !tensor.is_declared() {
+            tensor.copy_f32(0, buffer.f32_mut());
+        }
+        Ok(buffer)
     }
 
     /// A buffer holding `values`, f32, in row-major order.
