@@ -7,7 +7,6 @@
 // Mapping a file is `unsafe` by nature; every use has its SAFETY line, and the crate denies it elsewhere.
 #![allow(unsafe_code)]
 
-mod atomic;
 mod checkpoint;
 mod clip_vocab;
 mod digest;
