@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
     let case = Case {
         part: args.part,
         size: (args.size, args.size),
-        batch: args.batch.max(1),
+        batch: args.batch,
         guidance: args.guidance,
         steps: args.steps,
         repeat: Repeat { warmup: args.warmup, reps: args.reps },

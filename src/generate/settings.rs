@@ -80,8 +80,8 @@ pub struct Output {
 impl Settings {
     /// Refuses settings that cannot work, whatever the model.
     pub fn check(&self) -> Result<()> {
-        let Settings { selection, sampling, output, batch, .. } = self;
-        let one_or_more = [("--batch", *batch), ("--shard-size", output.shard_size), ("--steps", sampling.steps)];
+        let Settings { selection, sampling, output, .. } = self;
+        let one_or_more = [("--shard-size", output.shard_size), ("--steps", sampling.steps)];
         if let Some((flag, _)) = one_or_more.iter().find(|(_, value)| *value == 0) {
             return Err(Error::usage(format!("{flag} must be at least 1"), ""));
         }

@@ -7,8 +7,8 @@ use image::{Rgb, RgbImage};
 
 use super::encode::{ImageFormat, encode_image};
 use super::gallery::first_pairs;
-use super::{MAX_PIXELS, decode_image, disk, font};
-use crate::{Error, Result};
+use super::{MAX_PIXELS, decode_image, font};
+use crate::{Error, Result, files};
 
 /// One picture of a contact sheet.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Res
         Ok(())
     })?;
     let sheet = contact_sheet(&tiles, options.columns)?;
-    disk::write_atomic(out, &encode_image(ImageFormat::Png, 100, sheet.width(), sheet.height(), &sheet)?)?;
+    files::write_atomic(out, &encode_image(ImageFormat::Png, 100, sheet.width(), sheet.height(), &sheet)?)?;
     Ok(tiles.len())
 }
 
