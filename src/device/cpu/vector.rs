@@ -86,8 +86,10 @@ pub trait Simd: Copy + Send + Sync {
 pub trait SimdBf16: Simd {
     /// `c + a.low b.low + a.high b.high`; subnormal operands count as zero.
     fn dot_bf16(self, c: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// Rounds both to nearest even and pairs them.
+    /// Rounds both to nearest even and pairs them lane by lane.
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Rounds both to nearest even and pairs neighbours: of the lanes of `first`, then of those of `second`.
+    fn neighbours_bf16(self, first: Self::V, second: Self::V) -> Self::V;
 }
 
 /// Portable lanes: the compiler turns them into what the baseline of the target has.

@@ -231,4 +231,9 @@ impl SimdBf16 for Avx512<true> {
             _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, halves))
         }
     }
+    #[inline(always)]
+    fn neighbours_bf16(self, first: __m512, second: __m512) -> __m512 {
+        // SAFETY: the token proves the instruction; the cast keeps all 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) }
+    }
 }

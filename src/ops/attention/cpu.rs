@@ -24,6 +24,9 @@ use rayon::prelude::*;
 /// Keys that are scored, exponentiated and multiplied with their values before the next ones. Even, for pairs of bf16.
 const KEY_BLOCK: usize = 96;
 
+/// The score of a key that is not visible, and the maximum of no scores: 2^x of it is 0, and it is finite.
+const HIDDEN: f32 = -1e30;
+
 /// Registers of queries in a task.
 const REGISTERS: usize = 2;
 
@@ -39,10 +42,10 @@ pub(super) struct Rows<'a> {
 trait Operand<S: Simd> {
     /// Consecutive elements of the summed index in one word.
     const PACK: usize;
-    /// The word of two consecutive elements; of the first alone if `PACK` is 1.
-    fn word(low: f32, high: f32) -> f32;
-    /// The words of two registers; the first if `PACK` is 1.
+    /// Words of elements that lie in different registers; of the first alone if `PACK` is 1.
     fn words(s: S, low: S::V, high: S::V) -> S::V;
+    /// Words of neighbouring elements, times `factor`.
+    fn row(s: S, x: &[f32], factor: f32, words: &mut [f32]);
     /// c + the products of the elements of a and b.
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
 }
@@ -53,12 +56,12 @@ struct Single;
 impl<S: Simd> Operand<S> for Single {
     const PACK: usize = 1;
     #[inline(always)]
-    fn word(low: f32, _: f32) -> f32 {
+    fn words(_: S, low: S::V, _: S::V) -> S::V {
         low
     }
     #[inline(always)]
-    fn words(_: S, low: S::V, _: S::V) -> S::V {
-        low
+    fn row(_: S, x: &[f32], factor: f32, words: &mut [f32]) {
+        words.iter_mut().zip(x).for_each(|(word, x)| *word = x * factor);
     }
     #[inline(always)]
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
@@ -72,13 +75,17 @@ struct Pair;
 impl<S: SimdBf16> Operand<S> for Pair {
     const PACK: usize = 2;
     #[inline(always)]
-    fn word(low: f32, high: f32) -> f32 {
-        let bits = |x| u32::from(half::bf16::from_f32(x).to_bits());
-        f32::from_bits(bits(high) << 16 | bits(low))
-    }
-    #[inline(always)]
     fn words(s: S, low: S::V, high: S::V) -> S::V {
         s.pair_bf16(low, high)
+    }
+    #[inline(always)]
+    fn row(s: S, x: &[f32], factor: f32, words: &mut [f32]) {
+        let factor = s.splat(factor);
+        for (x, words) in x.chunks(2 * S::LANES).zip(words.chunks_mut(S::LANES)) {
+            let (first, second) = x.split_at(x.len().min(S::LANES));
+            let [first, second] = [first, second].map(|x| s.mul(s.load_partial(x), factor));
+            s.store_partial(s.neighbours_bf16(first, second), words);
+        }
     }
     #[inline(always)]
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
@@ -93,36 +100,55 @@ fn tiles(len: usize, limit: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count).map(move |i| (i * len / count, (i + 1) * len / count - i * len / count))
 }
 
-/// An indexed view of a matrix: element (o, r), of output index o and summed index r, is `values[o * across + r * along]`.
+/// Rows of one head: row i is `values[i * stride..][..d]`.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
+struct Head<'a> {
     values: &'a [f32],
-    across: usize,
-    along: usize,
+    stride: usize,
+    d: usize,
 }
 
-impl Matrix<'_> {
-    /// Writes words of `outputs x sums` elements, times `factor`: for each word of summed indices, those of `width` outputs, the
-    /// missing ones zero.
+impl<'a> Head<'a> {
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.values[i * self.stride..][..self.d]
+    }
+
+    /// A panel for sums over channels: for each word of channels, those of rows `first..first + rows`, times `factor`, and zeros
+    /// up to `width`.
     #[inline(always)]
-    fn panel<S: Simd, O: Operand<S>>(
+    fn panel_of_channels<S: Simd, O: Operand<S>>(
         &self,
+        s: S,
         first: usize,
-        outputs: usize,
+        rows: usize,
         width: usize,
-        sums: usize,
         factor: f32,
         panel: &mut [f32],
     ) {
-        for (word, row) in panel.chunks_exact_mut(width).enumerate() {
-            let r = word * O::PACK;
-            let (known, missing) = row.split_at_mut(outputs);
-            for (o, x) in known.iter_mut().enumerate() {
-                let at = (first + o) * self.across + r * self.along;
-                let high = if O::PACK == 2 && r + 1 < sums { self.values[at + self.along] } else { 0.0 };
-                *x = O::word(self.values[at] * factor, high * factor);
+        const CHUNK: usize = 32;
+        let mut words = [0.0; CHUNK];
+        for i in 0..rows {
+            for (x, panel) in self.row(first + i).chunks(CHUNK * O::PACK).zip(panel.chunks_mut(CHUNK * width)) {
+                O::row(s, x, factor, &mut words[..x.len().div_ceil(O::PACK)]);
+                panel.chunks_exact_mut(width).zip(words).for_each(|(panel, word)| panel[i] = word);
             }
-            missing.fill(0.0);
+        }
+        if rows < width {
+            panel.chunks_exact_mut(width).for_each(|panel| panel[rows..].fill(0.0));
+        }
+    }
+
+    /// A panel for sums over rows: for each word of the first `rows` rows, `width` channels from `channel`.
+    #[inline(always)]
+    fn panel_of_rows<S: Simd, O: Operand<S>>(&self, s: S, rows: usize, channel: usize, width: usize, panel: &mut [f32]) {
+        let channels = |row: usize| if row < rows { &self.row(row)[channel..][..width] } else { &[] };
+        for (word, panel) in panel.chunks_exact_mut(width).enumerate() {
+            let low = channels(word * O::PACK);
+            let high = if O::PACK == 2 { channels(word * O::PACK + 1) } else { low };
+            for c in (0..width).step_by(S::LANES) {
+                let [low, high] = [low, high].map(|x| s.load_partial(x.get(c..).unwrap_or(&[])));
+                s.store_partial(O::words(s, low, high), &mut panel[c..]);
+            }
         }
     }
 }
@@ -147,10 +173,8 @@ pub(super) fn pack(cpu: &Cpu, shape: &AttentionShape, k: Rows<'_>, v: Rows<'_>, 
             let first = block * KEY_BLOCK;
             let keys = KEY_BLOCK.min(shape.keys - first);
             let from = |rows: Rows<'_>| (pair * shape.keys + first) * rows.stride + rows.column + head * d;
-            let k = Matrix { values: &k.values[from(k)..], across: k.stride, along: 1 };
-            let v = Matrix { values: &v.values[from(v)..], across: 1, along: v.stride };
-            let (k, v) = ((k, packed_k), (v, packed_v));
-            shape.run(cpu, Pack { keys, d, k, v });
+            let [k, v] = [k, v].map(|rows| Head { values: &rows.values[from(rows)..], stride: rows.stride, d });
+            shape.run(cpu, Pack { keys, k, v, packed_k, packed_v });
         });
     });
 }
@@ -158,20 +182,23 @@ pub(super) fn pack(cpu: &Cpu, shape: &AttentionShape, k: Rows<'_>, v: Rows<'_>, 
 /// One block of keys and values of one head.
 struct Pack<'a> {
     keys: usize,
-    d: usize,
-    k: (Matrix<'a>, &'a mut [f32]),
-    v: (Matrix<'a>, &'a mut [f32]),
+    k: Head<'a>,
+    v: Head<'a>,
+    packed_k: &'a mut [f32],
+    packed_v: &'a mut [f32],
 }
 
 impl Task for Pack<'_> {
     #[inline(always)]
-    fn run<S: Simd, O: Operand<S>>(self, _: S) {
-        let Pack { keys, d, k, v } = self;
-        for ((matrix, packed), outputs, sums) in [(k, keys, d), (v, d, keys)] {
-            let words = sums.div_ceil(O::PACK);
-            for (start, len) in tiles(outputs, S::ACCUMULATORS / REGISTERS) {
-                matrix.panel::<S, O>(start, len, len, sums, 1.0, &mut packed[start * words..][..len * words]);
-            }
+    fn run<S: Simd, O: Operand<S>>(self, s: S) {
+        let (keys, d, tile) = (self.keys, self.k.d, S::ACCUMULATORS / REGISTERS);
+        let words = d.div_ceil(O::PACK);
+        for (start, len) in tiles(keys, tile) {
+            self.k.panel_of_channels::<S, O>(s, start, len, len, 1.0, &mut self.packed_k[start * words..][..len * words]);
+        }
+        let words = keys.div_ceil(O::PACK);
+        for (start, len) in tiles(d, tile) {
+            self.v.panel_of_rows::<S, O>(s, keys, start, len, &mut self.packed_v[start * words..][..len * words]);
         }
     }
 }
@@ -228,7 +255,7 @@ pub(super) fn attend(
             let pair = kv_rows.map_or(sample, |rows| rows[sample]);
             let head = pair * shape.heads + column / d;
             let start = (sample * shape.queries + first) * q.stride + q.column + column;
-            let q = Matrix { values: &q.values[start..], across: q.stride, along: 1 };
+            let q = Head { values: &q.values[start..], stride: q.stride, d };
             let (k, v) = (&packed_k[head * k_words..][..k_words], &packed_v[head * v_words..][..v_words]);
             with_scratch((2 * d + KEY_BLOCK) * query_block, 0, |scratch| {
                 let (scores, scratch) = scratch.split_at_mut(KEY_BLOCK * query_block);
@@ -244,7 +271,7 @@ struct Attend<'a> {
     shape: &'a AttentionShape,
     /// Position of the first query.
     first: usize,
-    q: Matrix<'a>,
+    q: Head<'a>,
     k: &'a [f32],
     v: &'a [f32],
     out: Block<'a>,
@@ -283,9 +310,9 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
     // Scores are in units of log2: 2^x costs less than e^x.
     let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
     let q = &mut q[..words * lanes];
-    task.q.panel::<S, O>(0, queries, lanes, d, scale, q);
+    task.q.panel_of_channels::<S, O>(s, 0, queries, lanes, scale, q);
     result.fill(0.0);
-    let mut softmax = Softmax { max: [s.splat(f32::NEG_INFINITY); REGISTERS], sum: [s.splat(0.0); REGISTERS] };
+    let mut softmax = Softmax { max: [s.splat(HIDDEN); REGISTERS], sum: [s.splat(0.0); REGISTERS] };
     let seen = if shape.causal { shape.keys.min(first + queries) } else { shape.keys };
     for start in (0..seen).step_by(KEY_BLOCK) {
         let keys = KEY_BLOCK.min(shape.keys - start);
@@ -377,7 +404,7 @@ fn store_tile<S: Simd, const M: usize>(s: S, tile: &[Lanes<S>; M], rows: &mut [f
 fn mask<S: Simd>(first: usize, start: usize, scores: &mut [f32]) {
     for (key, row) in scores.chunks_exact_mut(REGISTERS * S::LANES).enumerate() {
         let visible_from = (start + key).saturating_sub(first);
-        row[..visible_from.min(REGISTERS * S::LANES)].fill(f32::NEG_INFINITY);
+        row[..visible_from.min(REGISTERS * S::LANES)].fill(HIDDEN);
     }
 }
 
