@@ -22,13 +22,16 @@ use crate::device::cpu::vector::{Bf16Kernel, Kernel, Simd, SimdBf16};
 use rayon::prelude::*;
 
 /// Keys that are scored, exponentiated and multiplied with their values before the next ones. Even, for pairs of bf16.
-const KEY_BLOCK: usize = 96;
+const KEY_BLOCK: usize = 192;
 
 /// Bytes of keys and values that stay in the second-level cache beside everything else.
 const KEPT: usize = 512 * 1024;
 
 /// The score of a key that is not visible, and the maximum of no scores: 2^x of it is 0, and it is finite.
 const HIDDEN: f32 = -1e30;
+
+/// Words of channels that are summed before the next ones: their rows of queries stay in the first-level cache.
+const DEPTH: usize = 192;
 
 /// Registers of queries in a task.
 const REGISTERS: usize = 2;
@@ -313,14 +316,17 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
         let v_words = keys.div_ceil(O::PACK);
         let v = &task.v[start / O::PACK * d..][..v_words * d];
 
-        for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
-            let panel = &k[row * words..][..len * words];
-            let out = &mut scores[row * lanes..][..len * lanes];
-            with_tile!(len, |M| {
-                let mut tile = [[s.splat(0.0); REGISTERS]; M];
-                product::<S, O, M>(s, panel, q, &mut tile);
-                store_tile(s, &tile, out);
-            });
+        for (word, depth) in tiles(words, DEPTH) {
+            let q = &q[word * lanes..][..depth * lanes];
+            for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
+                let panel = &k[row * words + word * len..][..len * depth];
+                let out = &mut scores[row * lanes..][..len * lanes];
+                with_tile!(len, |M| {
+                    let mut tile = if word == 0 { [[s.splat(0.0); REGISTERS]; M] } else { load_tile::<S, M>(s, out) };
+                    product::<S, O, M>(s, panel, q, &mut tile);
+                    store_tile(s, &tile, out);
+                });
+            }
         }
         if shape.causal && start + keys > first {
             mask::<S>(first, start, &mut scores[..keys * lanes]);
@@ -331,7 +337,10 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
             let panel = &v[channel * v_words..][..len * v_words];
             let out = &mut result[channel * lanes..][..len * lanes];
             with_tile!(len, |M| {
-                let mut tile = load_tile::<S, M>(s, out, shrink);
+                let mut tile = load_tile::<S, M>(s, out);
+                for j in 0..REGISTERS {
+                    tile.iter_mut().for_each(|row| row[j] = s.mul(row[j], shrink[j]));
+                }
                 product::<S, O, M>(s, panel, probabilities, &mut tile);
                 store_tile(s, &tile, out);
             });
@@ -372,15 +381,11 @@ fn store_lanes<S: Simd>(s: S, lanes: Lanes<S>, row: &mut [f32]) {
     }
 }
 
-/// The rows of a tile, times `factor`.
 #[inline(always)]
-fn load_tile<S: Simd, const M: usize>(s: S, rows: &[f32], factor: Lanes<S>) -> [Lanes<S>; M] {
+fn load_tile<S: Simd, const M: usize>(s: S, rows: &[f32]) -> [Lanes<S>; M] {
     let mut tile = [[s.splat(0.0); REGISTERS]; M];
     for i in 0..M {
-        let row = load_lanes(s, &rows[i * REGISTERS * S::LANES..]);
-        for j in 0..REGISTERS {
-            tile[i][j] = s.mul(row[j], factor[j]);
-        }
+        tile[i] = load_lanes(s, &rows[i * REGISTERS * S::LANES..]);
     }
     tile
 }
