@@ -15,17 +15,23 @@
 
 use super::AttentionShape;
 use crate::device::Cpu;
-use crate::device::cpu::blocks::{Block, for_each_block};
+use crate::device::cpu::blocks::{Block, Walk, for_each_block};
 use crate::device::cpu::math::exp2;
 use crate::device::cpu::parallel::with_scratch;
 use crate::device::cpu::vector::{Bf16Kernel, Kernel, Simd, SimdBf16};
 use rayon::prelude::*;
 
 /// Keys that are scored, exponentiated and multiplied with their values before the next ones. Even, for pairs of bf16.
-const KEY_BLOCK: usize = 96;
+const KEY_BLOCK: usize = 192;
+
+/// Bytes of keys and values that stay in the second-level cache beside everything else.
+const KEPT: usize = 512 * 1024;
 
 /// The score of a key that is not visible, and the maximum of no scores: 2^x of it is 0, and it is finite.
 const HIDDEN: f32 = -1e30;
+
+/// Words of channels that are summed before the next ones: their rows of queries stay in the first-level cache.
+const DEPTH: usize = 192;
 
 /// Registers of queries in a task.
 const REGISTERS: usize = 2;
@@ -44,8 +50,8 @@ trait Operand<S: Simd> {
     const PACK: usize;
     /// Words of elements that lie in different registers; of the first alone if `PACK` is 1.
     fn words(s: S, low: S::V, high: S::V) -> S::V;
-    /// Words of neighbouring elements, times `factor`.
-    fn row(s: S, x: &[f32], factor: f32, words: &mut [f32]);
+    /// Words of neighbouring elements, a register of them or as many as there are.
+    fn neighbours(s: S, x: &[f32]) -> S::V;
     /// c + the products of the elements of a and b.
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
 }
@@ -60,8 +66,8 @@ impl<S: Simd> Operand<S> for Single {
         low
     }
     #[inline(always)]
-    fn row(_: S, x: &[f32], factor: f32, words: &mut [f32]) {
-        words.iter_mut().zip(x).for_each(|(word, x)| *word = x * factor);
+    fn neighbours(s: S, x: &[f32]) -> S::V {
+        s.load_partial(x)
     }
     #[inline(always)]
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
@@ -79,13 +85,8 @@ impl<S: SimdBf16> Operand<S> for Pair {
         s.pair_bf16(low, high)
     }
     #[inline(always)]
-    fn row(s: S, x: &[f32], factor: f32, words: &mut [f32]) {
-        let factor = s.splat(factor);
-        for (x, words) in x.chunks(2 * S::LANES).zip(words.chunks_mut(S::LANES)) {
-            let (first, second) = x.split_at(x.len().min(S::LANES));
-            let [first, second] = [first, second].map(|x| s.mul(s.load_partial(x), factor));
-            s.store_partial(s.neighbours_bf16(first, second), words);
-        }
+    fn neighbours(s: S, x: &[f32]) -> S::V {
+        s.neighbours_bf16(s.load_partial(x), s.load_partial(x.get(S::LANES..).unwrap_or(&[])))
     }
     #[inline(always)]
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
@@ -113,28 +114,21 @@ impl<'a> Head<'a> {
         &self.values[i * self.stride..][..self.d]
     }
 
-    /// A panel for sums over channels: for each word of channels, those of rows `first..first + rows`, times `factor`, and zeros
-    /// up to `width`.
+    /// A panel for sums over channels: for each word of channels, those of rows `first..first + rows`, and zeros up to `width`.
     #[inline(always)]
-    fn panel_of_channels<S: Simd, O: Operand<S>>(
-        &self,
-        s: S,
-        first: usize,
-        rows: usize,
-        width: usize,
-        factor: f32,
-        panel: &mut [f32],
-    ) {
-        const CHUNK: usize = 32;
-        let mut words = [0.0; CHUNK];
-        for i in 0..rows {
-            for (x, panel) in self.row(first + i).chunks(CHUNK * O::PACK).zip(panel.chunks_mut(CHUNK * width)) {
-                O::row(s, x, factor, &mut words[..x.len().div_ceil(O::PACK)]);
-                panel.chunks_exact_mut(width).zip(words).for_each(|(panel, word)| panel[i] = word);
+    fn panel_of_channels<S: Simd, O: Operand<S>>(&self, s: S, first: usize, rows: usize, width: usize, panel: &mut [f32]) {
+        for i in (0..width).step_by(S::LANES) {
+            for (c, panel) in (0..self.d).step_by(S::LANES * O::PACK).zip(panel.chunks_mut(S::LANES * width)) {
+                let mut square = [s.splat(0.0); 16];
+                for (j, words) in square.iter_mut().enumerate().take(S::LANES) {
+                    if i + j < rows {
+                        *words = O::neighbours(s, &self.row(first + i + j)[c..]);
+                    }
+                }
+                s.transpose(&mut square);
+                let end = width.min(i + S::LANES);
+                panel.chunks_exact_mut(width).zip(square).for_each(|(panel, words)| s.store_partial(words, &mut panel[i..end]));
             }
-        }
-        if rows < width {
-            panel.chunks_exact_mut(width).for_each(|panel| panel[rows..].fill(0.0));
         }
     }
 
@@ -194,7 +188,7 @@ impl Task for Pack<'_> {
         let (keys, d, tile) = (self.keys, self.k.d, S::ACCUMULATORS / REGISTERS);
         let words = d.div_ceil(O::PACK);
         for (start, len) in tiles(keys, tile) {
-            self.k.panel_of_channels::<S, O>(s, start, len, len, 1.0, &mut self.packed_k[start * words..][..len * words]);
+            self.k.panel_of_channels::<S, O>(s, start, len, len, &mut self.packed_k[start * words..][..len * words]);
         }
         let words = keys.div_ceil(O::PACK);
         for (start, len) in tiles(d, tile) {
@@ -250,8 +244,10 @@ pub(super) fn attend(
     let [k_words, v_words] = packed_words(cpu, shape);
     let width = shape.width();
     let query_block = REGISTERS * cpu.lanes();
+    // Neighbouring tasks share what costs more to fetch: keys and values of their head, or the lines that their queries lie in.
+    let walk = if 4 * (k_words + v_words) * shape.heads <= KEPT { Walk::Across } else { Walk::Down };
     out.par_chunks_exact_mut(shape.queries * width).enumerate().for_each(|(sample, out)| {
-        for_each_block(out, width, query_block, d, |first, column, out| {
+        for_each_block(out, width, [query_block, d], walk, |first, column, out| {
             let pair = kv_rows.map_or(sample, |rows| rows[sample]);
             let head = pair * shape.heads + column / d;
             let start = (sample * shape.queries + first) * q.stride + q.column + column;
@@ -307,12 +303,12 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
     let Attend { shape, first, scratch: [ref mut q, ref mut scores, ref mut result], .. } = task;
     let (d, queries, lanes) = (shape.head_dim, task.out.rows(), REGISTERS * S::LANES);
     let words = d.div_ceil(O::PACK);
-    // Scores are in units of log2: 2^x costs less than e^x.
-    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
     let q = &mut q[..words * lanes];
-    task.q.panel_of_channels::<S, O>(s, 0, queries, lanes, scale, q);
+    task.q.panel_of_channels::<S, O>(s, 0, queries, lanes, q);
     result.fill(0.0);
-    let mut softmax = Softmax { max: [s.splat(HIDDEN); REGISTERS], sum: [s.splat(0.0); REGISTERS] };
+    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+    let none = [s.splat(HIDDEN); REGISTERS];
+    let mut softmax = Softmax { scale: s.splat(scale), max: none, base: none, sum: [s.splat(0.0); REGISTERS] };
     let seen = if shape.causal { shape.keys.min(first + queries) } else { shape.keys };
     for start in (0..seen).step_by(KEY_BLOCK) {
         let keys = KEY_BLOCK.min(shape.keys - start);
@@ -320,14 +316,17 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
         let v_words = keys.div_ceil(O::PACK);
         let v = &task.v[start / O::PACK * d..][..v_words * d];
 
-        for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
-            let panel = &k[row * words..][..len * words];
-            let out = &mut scores[row * lanes..][..len * lanes];
-            with_tile!(len, |M| {
-                let mut tile = [[s.splat(0.0); REGISTERS]; M];
-                product::<S, O, M>(s, panel, q, &mut tile);
-                store_tile(s, &tile, out);
-            });
+        for (word, depth) in tiles(words, DEPTH) {
+            let q = &q[word * lanes..][..depth * lanes];
+            for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
+                let panel = &k[row * words + word * len..][..len * depth];
+                let out = &mut scores[row * lanes..][..len * lanes];
+                with_tile!(len, |M| {
+                    let mut tile = if word == 0 { [[s.splat(0.0); REGISTERS]; M] } else { load_tile::<S, M>(s, out) };
+                    product::<S, O, M>(s, panel, q, &mut tile);
+                    store_tile(s, &tile, out);
+                });
+            }
         }
         if shape.causal && start + keys > first {
             mask::<S>(first, start, &mut scores[..keys * lanes]);
@@ -338,7 +337,10 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
             let panel = &v[channel * v_words..][..len * v_words];
             let out = &mut result[channel * lanes..][..len * lanes];
             with_tile!(len, |M| {
-                let mut tile = load_tile::<S, M>(s, out, shrink);
+                let mut tile = load_tile::<S, M>(s, out);
+                for j in 0..REGISTERS {
+                    tile.iter_mut().for_each(|row| row[j] = s.mul(row[j], shrink[j]));
+                }
                 product::<S, O, M>(s, panel, probabilities, &mut tile);
                 store_tile(s, &tile, out);
             });
@@ -379,15 +381,11 @@ fn store_lanes<S: Simd>(s: S, lanes: Lanes<S>, row: &mut [f32]) {
     }
 }
 
-/// The rows of a tile, times `factor`.
 #[inline(always)]
-fn load_tile<S: Simd, const M: usize>(s: S, rows: &[f32], factor: Lanes<S>) -> [Lanes<S>; M] {
+fn load_tile<S: Simd, const M: usize>(s: S, rows: &[f32]) -> [Lanes<S>; M] {
     let mut tile = [[s.splat(0.0); REGISTERS]; M];
     for i in 0..M {
-        let row = load_lanes(s, &rows[i * REGISTERS * S::LANES..]);
-        for j in 0..REGISTERS {
-            tile[i][j] = s.mul(row[j], factor[j]);
-        }
+        tile[i] = load_lanes(s, &rows[i * REGISTERS * S::LANES..]);
     }
     tile
 }
@@ -410,14 +408,18 @@ fn mask<S: Simd>(first: usize, start: usize, scores: &mut [f32]) {
 
 /// The running softmax of a block of queries.
 struct Softmax<S: Simd> {
+    /// From products to exponents of 2, which cost less than those of e: log2(e) / sqrt(d).
+    scale: S::V,
     /// Largest score so far.
     max: Lanes<S>,
-    /// Sum of 2^(score - max) so far.
+    /// scale max: what is taken off exponents. Its rounding is the same for all keys, and so leaves no trace in the result.
+    base: Lanes<S>,
+    /// Sum of 2^(scale (score - max)) so far.
     sum: Lanes<S>,
 }
 
 impl<S: Simd> Softmax<S> {
-    /// Replaces the scores of a block of keys by 2^(score - max), in words, and returns by what to multiply earlier results.
+    /// Replaces the scores of a block of keys by 2^(scale (score - max)), in words, and returns by what to multiply earlier results.
     #[inline(always)]
     fn block<O: Operand<S>>(&mut self, s: S, scores: &mut [f32], keys: usize) -> Lanes<S> {
         let lanes = REGISTERS * S::LANES;
@@ -428,9 +430,10 @@ impl<S: Simd> Softmax<S> {
                 max[j] = s.max(max[j], row[j]);
             }
         }
-        let mut shrink = max;
+        let (mut base, mut shrink) = (max, max);
         for j in 0..REGISTERS {
-            shrink[j] = exp2(s, s.sub(self.max[j], max[j]));
+            base[j] = s.mul(max[j], self.scale);
+            shrink[j] = exp2(s, s.sub(self.base[j], base[j]));
         }
         let mut sum = [s.splat(0.0); REGISTERS];
         for word in 0..keys.div_ceil(O::PACK) {
@@ -438,7 +441,7 @@ impl<S: Simd> Softmax<S> {
             for (part, key) in (word * O::PACK..keys.min((word + 1) * O::PACK)).enumerate() {
                 let row = load_lanes(s, &scores[key * lanes..]);
                 for j in 0..REGISTERS {
-                    parts[part][j] = exp2(s, s.sub(row[j], max[j]));
+                    parts[part][j] = exp2(s, s.mul_sub(row[j], self.scale, base[j]));
                     sum[j] = s.add(sum[j], parts[part][j]);
                 }
             }
@@ -449,7 +452,7 @@ impl<S: Simd> Softmax<S> {
         for j in 0..REGISTERS {
             self.sum[j] = s.mul_add(self.sum[j], shrink[j], sum[j]);
         }
-        self.max = max;
+        (self.max, self.base) = (max, base);
         shrink
     }
 }
@@ -465,9 +468,16 @@ fn finish<S: Simd>(s: S, result: &mut [f32], sum: Lanes<S>, out: &mut Block<'_>)
         }
         store_lanes(s, values, row);
     }
-    for query in 0..out.rows() {
-        for (channel, x) in out.row(query).iter_mut().enumerate() {
-            *x = result[channel * lanes + query];
+    let d = result.len() / lanes;
+    for (first, channel) in (0..out.rows()).step_by(S::LANES).flat_map(|q| (0..d).step_by(S::LANES).map(move |c| (q, c))) {
+        let mut square = [s.splat(0.0); 16];
+        for (words, row) in square.iter_mut().zip(result[channel * lanes..].chunks_exact(lanes)).take(S::LANES) {
+            *words = s.load(&row[first..]);
+        }
+        s.transpose(&mut square);
+        let end = d.min(channel + S::LANES);
+        for query in first..out.rows().min(first + S::LANES) {
+            s.store_partial(square[query - first], &mut out.row(query)[channel..end]);
         }
     }
 }
