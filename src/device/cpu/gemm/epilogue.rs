@@ -38,8 +38,8 @@ pub(super) struct Finish<'s> {
     pub sums: &'s [[f32; PANEL]],
     /// As many rows of gates, or none.
     pub gates: &'s [[f32; PANEL]],
-    pub bias: [f32; PANEL],
-    pub gate_bias: [f32; PANEL],
+    pub bias: &'s [f32; PANEL],
+    pub gate_bias: &'s [f32; PANEL],
     /// First element of the tile in the residual, or null.
     pub residual: *const f32,
     /// First element of the tile in the result.
