@@ -20,7 +20,7 @@ pub use weights::{Layout, Weights};
 use super::Cpu;
 use super::parallel::{for_each_task, with_scratch};
 use epilogue::{Checked, Finish};
-use kernel::{PANEL, Segment, Tile, kernels, most_rows};
+use kernel::{PANEL, Segment, Tile, kernels, most_rows, prefetch};
 use patch::Patch;
 use tasks::{Task, Tasks};
 use weights::{Block, SEGMENTS};
@@ -177,6 +177,9 @@ impl Job<'_> {
                     let c = sums[task.sums(j, row, column)..].as_mut_ptr();
                     let a = cells[patch.offset(row, column)..].as_ptr();
                     let tile = Tile { segments, a, b, c, accumulate: block.first_slice > 0, ahead, ahead_lines };
+                    if let Some(columns) = &columns {
+                        self.prefetch(columns, row, column, height);
+                    }
                     // SAFETY: the patch holds the rows of every segment for all positions of the task, the panel holds all
                     // steps of the block, the sums hold `height` rows from this position.
                     unsafe { kernels[height - 1](self.cpu, &tile) };
@@ -207,6 +210,20 @@ impl Job<'_> {
             bias.iter_mut().zip(&more[first..first + width]).for_each(|(b, m)| *b += m);
         }
         Some(Columns { first, width, bias, gate_bias: self.weights.bias(panel) })
+    }
+
+    /// Asks for the memory of a tile of the result and of the residual: it arrives while the tile is computed.
+    fn prefetch(&self, columns: &Columns, row: usize, column: usize, height: usize) {
+        let stride = self.weights.layout().outputs;
+        let first = (row * self.columns + column) * stride + columns.first;
+        for at in (first..).step_by(stride).take(height) {
+            for line in [at, at + columns.width.saturating_sub(LINE)] {
+                prefetch(self.out.0.wrapping_add(line));
+                if let Some(residual) = self.epilogue.residual {
+                    prefetch(residual.as_ptr().wrapping_add(line));
+                }
+            }
+        }
     }
 
     /// Stores a tile of the result, which begins at `row`, `column`.

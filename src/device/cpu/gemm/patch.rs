@@ -46,9 +46,9 @@ impl Patch {
         self.window.stride * self.plane * SLICE
     }
 
-    /// Elements of one slice.
+    /// Elements from one slice to the next: one cell more than it has, so that the slices of a position do not compete for a cache set.
     fn slice_elements(&self) -> usize {
-        (self.first_row(self.region.rows.end - 1) + self.window.size.max(self.window.stride)) * self.row_elements()
+        SLICE + (self.first_row(self.region.rows.end - 1) + self.window.size.max(self.window.stride)) * self.row_elements()
     }
 
     /// Elements for `slices` slices.
