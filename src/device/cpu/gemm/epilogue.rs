@@ -95,11 +95,13 @@ impl Checked<'_> {
                     Some(gates) => s.add(s.load(&gates[j..]), s.load(&tile.gate_bias[j..])),
                     None => x,
                 };
-                let mut y = activation(x, gate);
-                if let Some(residual) = residual {
-                    y = s.add(y, s.load_partial(&residual[j..]));
+                let y = activation(x, gate);
+                let (residual, out) = (residual.map(|r| &r[j..]), &mut out[j..]);
+                if out.len() >= S::LANES {
+                    s.store(residual.map_or(y, |r| s.add(y, s.load(r))), out);
+                } else {
+                    s.store_partial(residual.map_or(y, |r| s.add(y, s.load_partial(r))), out);
                 }
-                s.store_partial(y, &mut out[j..]);
             }
         }
     }

@@ -199,8 +199,7 @@ impl Patch {
     /// Calls `visit` for the cells of a slice in order: with the position of the input, or with nothing for those in the padding.
     #[inline(always)]
     fn cells(&self, input: &Input<'_>, mut visit: impl FnMut(usize, Option<usize>)) {
-        let (doubling, step) = (u32::from(input.upsample.is_some()), self.window.stride);
-        let [height, width] = input.extent();
+        let (doubling, step, [height, width]) = (u32::from(input.upsample.is_some()), self.window.stride, input.extent());
         let mut cell = 0;
         let mut row = self.region.rows.start;
         while row < self.region.rows.end {
