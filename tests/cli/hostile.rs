@@ -238,3 +238,49 @@ fn random_models_do_not_overwrite() {
     run(syntic().args(["random-model", "--arch", "tiny", "--out"]).arg(folder.path())).expect(2, &["not empty"]);
     assert!(folder.path().join("precious").exists());
 }
+
+/// Fills one f32 tensor of the autoencoder's weights with a value.
+fn fill_vae(model: &Path, key: &str, value: f32) {
+    let path = model.join("vae/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..start]).unwrap();
+    let offset = |i: usize| start + header[key]["data_offsets"][i].as_u64().unwrap() as usize;
+    for element in bytes[offset(0)..offset(1)].chunks_exact_mut(4) {
+        element.copy_from_slice(&value.to_le_bytes());
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn images_that_are_black_or_not_finite_are_marked_and_never_written() {
+    for (value, reason) in [(-1e6, "the image is black"), (f32::NAN, "not finite"), (f32::INFINITY, "not finite")] {
+        let (folder, model) = model_copy();
+        fill_vae(&model, "decoder.conv_out.bias", value);
+        for _ in 0..2 {
+            // The second run has nothing to do, and says the same.
+            generate_with(&model, folder.path()).expect(3, &["1 of 1 samples failed", "error_message"]);
+        }
+        let out = folder.path().join("out");
+        let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("00000_stats.json")).unwrap()).unwrap();
+        assert_eq!((&stats["successes"], &stats["failed_to_generate"]), (&0.into(), &1.into()));
+        assert_eq!(std::fs::read(out.join("00000.tar")).unwrap(), [0; 1024], "an archive without members");
+        let verified = run(syntic().arg("verify").arg(&out)).expect(0, &[]);
+        assert!(verified.stdout.contains(reason), "{}", verified.stdout);
+    }
+}
+
+/// `syntic ... | head`: the reader of the output goes away.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 1);
+    let out = folder.path().join("out");
+    for flags in [["--dry-run"], ["--json"]] {
+        let mut command = generate(&captions, &out, &flags);
+        let piped = std::process::Stdio::piped;
+        let mut child = command.stdout(piped()).stderr(piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{flags:?}");
+    }
+}
