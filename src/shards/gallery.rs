@@ -31,8 +31,9 @@ const STYLE: &str = include_str!("gallery.css");
 /// Writes a page with the first pairs of folder `dir` to `out`: image, caption, seed and settings. Tells how many it shows.
 ///
 /// # Errors
-/// If the folder has no finished shard with an image, or a file cannot be read or written.
+/// If the folder has no finished shard with an image, a file cannot be read or written, or `out` is there and not a regular file.
 pub fn gallery(dir: &Path, out: &Path, options: GalleryOptions) -> Result<usize> {
+    disk::refuse_special(out)?;
     let mut shown = 0;
     disk::write_atomic_with(out, |page| {
         let mut write = |html: &str| page.write_all(html.as_bytes()).map_err(Error::io("write", out));

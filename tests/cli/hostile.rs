@@ -235,3 +235,21 @@ fn random_models_do_not_overwrite() {
     run(syntic().args(["random-model", "--arch", "tiny", "--out"]).arg(folder.path())).expect(2, &["not empty"]);
     assert!(folder.path().join("precious").exists());
 }
+
+/// A page is written under another name and renamed: that would replace a link, or a device such as `/dev/stdout`.
+#[cfg(unix)]
+#[test]
+fn pages_and_sheets_replace_regular_files_only() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 1);
+    let out = folder.path().join("out");
+    run(&mut generate(&captions, &out, &[])).expect(0, &[]);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+    for target in [link.as_path(), folder.path()] {
+        for flag in ["--out", "--sheet"] {
+            run(syntic().arg("gallery").arg(&out).arg(flag).arg(target)).expect(2, &["not a regular file"]);
+        }
+    }
+    assert!(link.is_symlink());
+}
