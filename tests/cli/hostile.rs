@@ -126,6 +126,8 @@ fn sizes_that_do_not_fit() {
     run(&mut generate(&captions, &out, &["--width", "65"])).expect(2, &["--width 65", "multiple of 8"]);
     run(&mut generate(&captions, &out, &["--height", "0"])).expect(2, &["--height 0"]);
     run(&mut generate(&captions, &out, &["--batch", "0"])).expect(2, &["--batch"]);
+    run(&mut generate(&captions, &out, &["--batch", "100000000000"])).expect(2, &["--batch", "at most"]);
+    run(&mut generate(&captions, &out, &["--threads", "100000"])).expect(2, &["--threads", "1024"]);
     run(&mut generate(&captions, &out, &["--shard-size", "0"])).expect(2, &["--shard-size"]);
     run(&mut generate(&captions, &out, &["--worker-index", "2", "--worker-count", "2"])).expect(2, &["--worker-index 2"]);
     run(&mut generate(&captions, &out, &["--guidance", "NaN"])).expect(2, &["--guidance"]);
