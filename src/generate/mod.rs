@@ -62,6 +62,9 @@ impl<'d> Run<'d> {
     /// the model's configuration and tokenizer, and the initial latents.
     pub fn prepare(settings: Settings, device: &'d Device, precision: Precision) -> Result<Run<'d>> {
         settings.check()?;
+        if let Some(path) = &settings.output.save_latents {
+            SavedLatents::check(path, settings.init_latents.as_deref())?;
+        }
         let corpus = Corpus::open(&settings.captions, &settings.corpus)?;
         let work = Work::new(&settings.selection, settings.output.shard_size, corpus.len() as u64)?;
         let model = ModelDir::open(&settings.model)?;

@@ -255,3 +255,23 @@ fn pages_and_sheets_replace_regular_files_only() {
     }
     assert!(link.is_symlink());
 }
+
+#[test]
+fn latents_that_could_not_be_saved_are_refused_before_work() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 1);
+    let out = folder.path().join("out");
+    let save = |path: &Path| run(&mut generate(&captions, &out, &["--save-latents", path.to_str().unwrap()]));
+    save(&folder.path().join("absent/latents.safetensors")).expect(2, &["absent", "--save-latents"]);
+    save(folder.path()).expect(2, &["--save-latents", "not a regular file"]);
+    save(Path::new("/")).expect(2, &["--save-latents"]);
+    // The given latents are an input: they must not be replaced by the result.
+    let init = folder.path().join("init.safetensors");
+    let header = r#"{"latents":{"dtype":"F32","shape":[1,4,8,8],"data_offsets":[0,1024]}}   "#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 1024]].concat();
+    std::fs::write(&init, &bytes).unwrap();
+    let both = ["--init-latents", init.to_str().unwrap(), "--save-latents", init.to_str().unwrap()];
+    run(&mut generate(&captions, &out, &both)).expect(2, &["--init-latents", "--save-latents"]);
+    assert!(std::fs::read(&init).unwrap() == bytes);
+    assert!(!out.exists(), "a refused run leaves no folder");
+}
