@@ -275,3 +275,23 @@ fn latents_that_could_not_be_saved_are_refused_before_work() {
     assert!(std::fs::read(&init).unwrap() == bytes);
     assert!(!out.exists(), "a refused run leaves no folder");
 }
+
+/// A mistake in the checkpoint is found before the folder of the shards is claimed, and by a dry run too.
+#[test]
+fn weights_that_do_not_fit_leave_no_folder() {
+    let (folder, model) = model_copy();
+    edit_json(&model.join("unet/config.json"), |config| config["layers_per_block"] = 2.into());
+    generate_with(&model, folder.path()).expect(2, &["unet", "missing `down_blocks.0.resnets.1.conv1.weight`"]);
+    assert!(!folder.path().join("out").exists(), "a refused run leaves no folder");
+    let captions = captions(folder.path(), 1);
+    let mut command = syntic();
+    command
+        .arg("generate")
+        .arg("--model")
+        .arg(&model)
+        .arg("--captions")
+        .arg(captions)
+        .arg("--out")
+        .arg(folder.path().join("out"));
+    run(command.args(["--height", "64", "--width", "64", "--dry-run"])).expect(2, &["down_blocks.0.resnets.1.conv1.weight"]);
+}
