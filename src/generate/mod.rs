@@ -81,7 +81,7 @@ impl<'d> Run<'d> {
         let shape = [samples, latents[0], latents[1], latents[2]];
         let init = settings.init_latents.as_ref().map(|path| InitLatents::open(path, shape)).transpose()?;
         let too_long = work.too_long(&corpus, &tokenizer)?;
-        let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus)?;
+        let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus, samples)?;
         RunManifest::check(&settings.output.folder, &config)?;
         Ok(Run {
             settings,

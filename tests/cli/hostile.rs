@@ -295,3 +295,21 @@ fn weights_that_do_not_fit_leave_no_folder() {
         .arg(folder.path().join("out"));
     run(command.args(["--height", "64", "--width", "64", "--dry-run"])).expect(2, &["down_blocks.0.resnets.1.conv1.weight"]);
 }
+
+#[test]
+fn shards_missing_at_the_end_do_not_verify() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 9);
+    let out = folder.path().join("out");
+    let worker = |index: &'static str| ["--worker-index", index, "--worker-count", "2"];
+    run(&mut generate(&captions, &out, &worker("1"))).expect(0, &["4 images in 1 shards"]);
+    let ran = run(syntic().arg("verify").arg(&out)).expect(3, &["problem"]);
+    assert!(ran.stdout.contains("00000") && ran.stdout.contains("00002"), "{}", ran.stdout);
+    run(&mut generate(&captions, &out, &worker("0"))).expect(0, &[]);
+    run(syntic().arg("verify").arg(&out)).expect(0, &[]);
+    for name in ["00002.tar", "00002.parquet", "00002_stats.json"] {
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
+    let ran = run(syntic().arg("verify").arg(&out)).expect(3, &["problem"]);
+    assert!(ran.stdout.contains("00002") && ran.stdout.contains("missing"), "{}", ran.stdout);
+}
