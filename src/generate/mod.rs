@@ -17,7 +17,9 @@ use crate::corpus::Corpus;
 use crate::device::{Device, Precision};
 use crate::diffusion::sampler::{self, Generated, Sampler, Savings};
 use crate::diffusion::{ModelSpec, StableDiffusion, schedulers};
-use crate::shards::{Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, shard_stats};
+use crate::shards::{
+    Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, image_fault, shard_stats,
+};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::ModelDir;
 use crate::{Error, Result};
@@ -280,8 +282,8 @@ impl<'d> Run<'d> {
     fn sample(&self, index: u64, job: &Job, image: &Generated) -> Result<Sample> {
         let Sampling { height, width, .. } = self.settings.sampling;
         let caption = self.corpus.get(index as usize).ok_or_else(|| lost(index))?;
-        let outcome = match image.flaw {
-            Some(flaw) => Outcome::Failed(flaw.to_string()),
+        let outcome = match image_fault(&image.pixels, image.finite) {
+            Some(fault) => Outcome::Failed(fault.to_string()),
             None => {
                 let Output { format, quality, .. } = self.settings.output;
                 Outcome::Image(encode_image(format, quality, width as u32, height as u32, &image.pixels)?)

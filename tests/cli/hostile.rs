@@ -313,3 +313,29 @@ fn shards_missing_at_the_end_do_not_verify() {
     let ran = run(syntic().arg("verify").arg(&out)).expect(3, &["problem"]);
     assert!(ran.stdout.contains("00002") && ran.stdout.contains("missing"), "{}", ran.stdout);
 }
+
+/// Sets every weight of the last convolution of the autoencoder to zero and its bias to `value`: images of that value.
+fn flatten_images(model: &Path, value: f32) {
+    let path = model.join("vae/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    for (name, value) in [("decoder.conv_out.weight", 0.0), ("decoder.conv_out.bias", value)] {
+        assert_eq!(header[name]["dtype"], "F32");
+        let [start, end] = [0, 1].map(|i| data + header[name]["data_offsets"][i].as_u64().unwrap() as usize);
+        bytes[start..end].chunks_exact_mut(4).for_each(|x| x.copy_from_slice(&value.to_le_bytes()));
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn images_without_a_picture_are_marked_failed() {
+    for (value, reason) in [(-9.0, "black"), (9.0, "single colour"), (f32::NAN, "not a number")] {
+        let (folder, model) = model_copy();
+        flatten_images(&model, value);
+        generate_with(&model, folder.path()).expect(3, &["1 of 1 samples failed", reason]);
+        // They are on record, and nothing is wrong with the shard.
+        let ran = run(syntic().arg("verify").arg(folder.path().join("out"))).expect(0, &[]);
+        assert!(ran.stdout.contains(reason) && ran.stdout.contains("no problems"), "{}", ran.stdout);
+    }
+}
