@@ -85,7 +85,7 @@ pub struct Args {
     /// Write the final latents here, in the same form.
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
-    /// Which worker this is, of --worker-count: worker I makes the shards whose number leaves I.
+    /// Which worker this is, of --worker-count: worker I makes the shards whose number, divided by the count, leaves I.
     #[arg(long, value_name = "I", default_value_t = 0)]
     worker_index: u32,
     /// How many workers share the work.

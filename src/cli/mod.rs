@@ -8,7 +8,7 @@ mod random_model;
 mod verify;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,8 +57,8 @@ pub struct DeviceArgs {
     #[arg(long, value_parser = ["auto", "cpu"], default_value = "auto")]
     device: String,
     /// Worker threads on the CPU [default: all cores]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = value_parser!(u16).range(0..=1024))]
+    threads: u16,
     /// Number type of matrix products (bf16 needs AVX512-BF16); sums, norms and softmax are f32 in both.
     #[arg(long, value_parser = named([Precision::F32, Precision::Bf16].map(|p| (p.name(), p))), default_value = "f32")]
     dtype: Precision,
@@ -67,7 +67,7 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     fn open(&self) -> Result<(Device, Precision)> {
         let device = match self.device.as_str() {
-            "auto" | "cpu" => Device::cpu(self.threads)?,
+            "auto" | "cpu" => Device::cpu(self.threads.into())?,
             other => return Err(Error::Internal { op: "device", message: format!("`{other}` passed the parser") }),
         };
         device.check_precision(self.dtype)?;

@@ -17,4 +17,4 @@ pub mod vae;
 
 pub use cost::Cost;
 pub use model::{ModelSpec, StableDiffusion, declared_tensors, load_text_encoder, load_unet, load_vae_decoder, load_vae_encoder};
-pub use sampler::{Flaw, Generated, Progress, Sample, Sampler, Savings, Settings};
+pub use sampler::{Generated, Progress, Sample, Sampler, Savings, Settings};

@@ -98,6 +98,20 @@ impl ModelSpec {
         Ok(())
     }
 
+    /// Checks the names, shapes and types of all tensors that [`StableDiffusion::load`] reads, but not their values.
+    ///
+    /// # Errors
+    /// Those of [`StableDiffusion::load`] about weights.
+    pub fn check_weights(&self, model: &ModelDir, device: &Device) -> Result<()> {
+        let precision = Precision::F32;
+        let text = model.checkpoint(Component::TextEncoder)?;
+        text.check_model(|loader| TextEncoder::new(self.text.clone(), device, loader))?;
+        let unet = model.checkpoint(Component::Unet)?;
+        unet.check_model(|loader| Unet::new(self.unet.clone(), device, precision, loader))?;
+        let vae = model.checkpoint(Component::Vae)?.skip(&DECODER_SKIPS);
+        vae.check_model(|loader| VaeDecoder::new(self.vae.clone(), device, precision, loader))
+    }
+
     /// Checks that the text encoder has an embedding for every id and position that the tokenizer may give.
     ///
     /// # Errors
@@ -114,6 +128,9 @@ impl ModelSpec {
         Ok(())
     }
 }
+
+/// Tensors of an autoencoder that making images does without.
+const DECODER_SKIPS: [&str; 2] = ["encoder.", "quant_conv."];
 
 /// Longest side of an image, in pixels.
 const MAX_SIDE: usize = 1 << 14;
@@ -178,7 +195,7 @@ pub fn load_unet(model: &ModelDir, device: &Device, precision: Precision) -> Res
 pub fn load_vae_decoder(model: &ModelDir, device: &Device, precision: Precision) -> Result<VaeDecoder> {
     let path = config_path(&model.component(Component::Vae.folder())?);
     let config = VaeConfig::parse(&path, &read_json(&path)?)?;
-    let checkpoint = model.checkpoint(Component::Vae)?.skip(&["encoder.", "quant_conv."]);
+    let checkpoint = model.checkpoint(Component::Vae)?.skip(&DECODER_SKIPS);
     checkpoint.load(|loader| VaeDecoder::new(config.clone(), device, precision, loader))
 }
 

@@ -66,24 +66,6 @@ pub struct Sample<'a> {
     pub latents: Option<&'a [f32]>,
 }
 
-/// Why an image must not be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// A latent or a pixel is not a finite number.
-    NotFinite,
-    /// Every pixel is black.
-    Black,
-}
-
-impl std::fmt::Display for Flaw {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Flaw::NotFinite => "values that are not finite",
-            Flaw::Black => "the image is black",
-        })
-    }
-}
-
 /// A finished image.
 #[derive(Clone, Debug)]
 pub struct Generated {
@@ -91,8 +73,8 @@ pub struct Generated {
     pub pixels: Vec<u8>,
     /// Final latents `[C, h, w]`, before the autoencoder's scaling.
     pub latents: Vec<f32>,
-    /// Set if the image is not good.
-    pub flaw: Option<Flaw>,
+    /// False if a latent, or a pixel before rounding, is infinite or not a number: the image must not be used.
+    pub finite: bool,
 }
 
 /// Called before each evaluation of the network with its number and their count, and before each decoding with the count
@@ -149,7 +131,7 @@ impl<'m> Sampler<'m> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if `progress` breaks; [`Error::Shape`] for ids or latents of a wrong length. An image that is
-    /// not good is no error: see [`Generated::flaw`].
+    /// not finite is no error: see [`Generated::finite`].
     pub fn generate(&mut self, samples: &[Sample<'_>], progress: &mut Progress<'_>) -> Result<Vec<Generated>> {
         if samples.is_empty() || samples.len() > self.max_batch {
             return Err(Error::shape("sampler", format!("{} samples in a batch of 1 to {}", samples.len(), self.max_batch)));
@@ -238,10 +220,6 @@ impl<'m> Sampler<'m> {
             to_pixels(exec, &image, &mut pixels)?;
             Ok(!exec.is_running() || all_finite(image.f32()))
         })?;
-        let flaw = match finite && all_finite(&planes) {
-            true => pixels.iter().all(|&byte| byte == 0).then_some(Flaw::Black),
-            false => Some(Flaw::NotFinite),
-        };
-        Ok(Generated { pixels, latents: planes, flaw })
+        Ok(Generated { pixels, finite: finite && all_finite(&planes), latents: planes })
     }
 }

@@ -41,6 +41,8 @@ impl TextConfig {
     pub fn parse(path: &Path, value: &Value) -> Result<TextConfig> {
         let file = ConfigFile::new(path, value)?;
         file.expect("model_type", "clip_text_model")?;
+        // Pipelines hide the padding from text encoders that ask for it; CLIP as Stable Diffusion uses it reads all 77.
+        file.expect("use_attention_mask", false)?;
         let activations = [("quick_gelu", Activation::QuickGelu), ("gelu", Activation::Gelu)];
         let config = TextConfig {
             vocab_size: file.usize("vocab_size", Some(49408), 1..=1 << 20)?,
@@ -168,6 +170,7 @@ mod tests {
         let cases = [
             ("model_type", json!("bert")),
             ("hidden_act", json!("relu")),
+            ("use_attention_mask", json!(true)),
             ("num_attention_heads", json!(7)),
             ("num_hidden_layers", json!(0)),
             ("vocab_size", json!(-5)),

@@ -10,12 +10,14 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Every setting that has an influence on the bytes of the shards: what may not change between runs into the same folder.
+/// `samples` is the number of selected captions, all workers together.
 pub(super) fn of_run(
     settings: &Settings,
     precision: Precision,
     scheduler: &str,
     model: &ModelDir,
     corpus: &Corpus,
+    samples: usize,
 ) -> Result<Value> {
     let Settings { selection, sampling, output, .. } = settings;
     let init = settings.init_latents.as_deref().map(crate::weights::file_sha256).transpose()?;
@@ -27,6 +29,7 @@ pub(super) fn of_run(
         "captions_sha256": corpus.hash(),
         "offset": selection.offset,
         "limit": selection.limit,
+        "samples": samples,
         "seed": sampling.seed,
         "rng": sampling.rng.name(),
         "scheduler": scheduler,

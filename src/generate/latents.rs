@@ -57,10 +57,35 @@ pub struct SavedLatents {
 }
 
 impl SavedLatents {
+    /// Checks, before any work is done for it, that the file can get its name in the end, and that this is not the name of the
+    /// initial latents.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the folder is not there, or something that is not a regular file is in the way.
+    pub fn check(path: &Path, init: Option<&Path>) -> Result<()> {
+        let refuse = |problem: String| Err(Error::usage(problem, "name a file in a folder that exists"));
+        let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+        let (Some(folder), Some(_)) = (folder, path.file_name()) else {
+            return refuse(format!("--save-latents {} is not the name of a file", path.display()));
+        };
+        if !folder.is_dir() {
+            return refuse(format!("--save-latents {}: there is no folder {}", path.display(), folder.display()));
+        }
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return refuse(format!("--save-latents {} is not a regular file: it is not replaced", path.display()));
+        }
+        let real = |path: &Path| path.canonicalize().ok();
+        if init.and_then(real).is_some_and(|init| real(path) == Some(init)) {
+            return refuse(format!("--init-latents and --save-latents are the same file, {}", path.display()));
+        }
+        Ok(())
+    }
+
     /// Opens or begins the file for `shape` [N, C, h, w]. `samples_done` is the number of samples that earlier runs finished:
     /// their latents must be in the partial file, for they are not computed again.
     pub fn open(path: &Path, shape: [usize; 4], samples_done: u64) -> Result<SavedLatents> {
-        let part = path.with_file_name(format!("{}.part", path.file_name().unwrap_or_default().to_string_lossy()));
+        let name = path.file_name().unwrap_or_default();
+        let part = path.with_file_name(format!("{}.part", name.to_string_lossy()));
         let header = header(shape);
         let bytes = header.len() as u64 + shape.iter().map(|&n| n as u64).product::<u64>() * 4;
         if samples_done > 0 && !part.exists() {
@@ -82,7 +107,7 @@ impl SavedLatents {
             file.write_all(&header).and_then(|()| file.set_len(bytes)).map_err(Error::io("write", &part))?;
         }
         let sample = shape[1..].iter().product();
-        Ok(SavedLatents { file, part, path: path.to_path_buf(), data_start: header.len() as u64, sample })
+        Ok(SavedLatents { file, part, path: path.with_file_name(name), data_start: header.len() as u64, sample })
     }
 
     /// Writes the latents of sample `i`, [C, h, w].

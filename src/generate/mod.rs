@@ -17,7 +17,9 @@ use crate::corpus::Corpus;
 use crate::device::{Device, Precision};
 use crate::diffusion::sampler::{self, Generated, Sampler, Savings};
 use crate::diffusion::{ModelSpec, StableDiffusion, schedulers};
-use crate::shards::{Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, shard_stats};
+use crate::shards::{
+    Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, image_fault, shard_stats,
+};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::ModelDir;
 use crate::{Error, Result};
@@ -62,6 +64,9 @@ impl<'d> Run<'d> {
     /// the model's configuration and tokenizer, and the initial latents.
     pub fn prepare(settings: Settings, device: &'d Device, precision: Precision) -> Result<Run<'d>> {
         settings.check()?;
+        if let Some(path) = &settings.output.save_latents {
+            SavedLatents::check(path, settings.init_latents.as_deref())?;
+        }
         let corpus = Corpus::open(&settings.captions, &settings.corpus)?;
         let work = Work::new(&settings.selection, settings.output.shard_size, corpus.len() as u64)?;
         let model = ModelDir::open(&settings.model)?;
@@ -73,12 +78,13 @@ impl<'d> Run<'d> {
         let evaluations = schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?.timesteps().len();
         let tokenizer = ClipTokenizer::open(&model.component("tokenizer")?)?;
         spec.check_tokenizer(&tokenizer)?;
+        spec.check_weights(&model, device)?;
         let latents = spec.latent_shape(height, width);
         let samples = (work.selected.end - work.selected.start) as usize;
         let shape = [samples, latents[0], latents[1], latents[2]];
         let init = settings.init_latents.as_ref().map(|path| InitLatents::open(path, shape)).transpose()?;
         let too_long = work.too_long(&corpus, &tokenizer)?;
-        let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus)?;
+        let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus, samples)?;
         RunManifest::check(&settings.output.folder, &config)?;
         Ok(Run {
             settings,
@@ -277,8 +283,8 @@ impl<'d> Run<'d> {
     fn sample(&self, index: u64, job: &Job, image: &Generated) -> Result<Sample> {
         let Sampling { height, width, .. } = self.settings.sampling;
         let caption = self.corpus.get(index as usize).ok_or_else(|| lost(index))?;
-        let outcome = match image.flaw {
-            Some(flaw) => Outcome::Failed(flaw.to_string()),
+        let outcome = match image_fault(&image.pixels, image.finite) {
+            Some(fault) => Outcome::Failed(fault.to_string()),
             None => {
                 let Output { format, quality, .. } = self.settings.output;
                 Outcome::Image(encode_image(format, quality, width as u32, height as u32, &image.pixels)?)

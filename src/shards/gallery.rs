@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::disk;
 use super::layout::{ShardPaths, shard_id_of};
 use super::reader::{StoredSample, read_shard};
 use super::run::RunManifest;
@@ -30,8 +31,9 @@ const STYLE: &str = include_str!("gallery.css");
 /// Writes a page with the first pairs of folder `dir` to `out`: image, caption, seed and settings. Tells how many it shows.
 ///
 /// # Errors
-/// If the folder has no finished shard with an image, or a file cannot be read or written.
+/// If the folder has no finished shard with an image, a file cannot be read or written, or `out` is there and not a regular file.
 pub fn gallery(dir: &Path, out: &Path, options: GalleryOptions) -> Result<usize> {
+    disk::refuse_special(out)?;
     let mut shown = 0;
     files::write_atomic_with(out, |page| {
         let mut write = |html: &str| page.write_all(html.as_bytes()).map_err(Error::io("write", out));

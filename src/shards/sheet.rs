@@ -5,6 +5,7 @@ use std::path::Path;
 use image::imageops::{replace, thumbnail};
 use image::{Rgb, RgbImage};
 
+use super::disk;
 use super::encode::{ImageFormat, encode_image};
 use super::gallery::first_pairs;
 use super::{MAX_PIXELS, decode_image, font};
@@ -85,6 +86,7 @@ pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<RgbImage> {
 
 /// Writes a contact sheet of the first pairs of folder `dir` to the PNG `out`, and tells how many it shows.
 pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Result<usize> {
+    disk::refuse_special(out)?;
     let mut tiles = Vec::new();
     first_pairs(dir, options.limit, |tar, pair| {
         let (_, image) = pair.image().ok_or_else(|| Error::format(tar, &pair.key, "no image"))?;

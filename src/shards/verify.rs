@@ -76,7 +76,11 @@ pub fn verify(dir: &Path) -> Result<Report> {
     };
     let mut report = Report { problems: stray_files(&names), ..Report::default() };
     let config = match RunManifest::read(dir) {
-        Ok(config) => config.map(|config| config_sha256(&config)),
+        Ok(Some(config)) => {
+            report.problems.extend(missing_ends(&config, first, last));
+            Some(config_sha256(&config))
+        }
+        Ok(None) => None,
         Err(error) => {
             report.problems.push(Problem { file: "_run/config.json".into(), message: without_path(&error) });
             None
@@ -106,6 +110,21 @@ pub fn verify(dir: &Path) -> Result<Report> {
     }
     report.problems.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(report)
+}
+
+/// The shards before `first` and behind `last` that the run makes, if its configuration tells their number.
+fn missing_ends(config: &Value, first: u32, last: u32) -> Vec<Problem> {
+    let number = |key: &str| config.get(key).and_then(Value::as_u64);
+    let Some((samples, size)) = number("samples").zip(number("shard_size").filter(|&size| size > 0)) else { return Vec::new() };
+    let count = samples.div_ceil(size);
+    let (first, last) = (u64::from(first), u64::from(last));
+    let missing = |from: u64, to: u64| {
+        let message = format!("missing, with all up to {to:05}: the run makes {count} shards; run the same command again");
+        (from <= to).then(|| Problem { file: format!("{from:05}"), message })
+    };
+    let before = first.checked_sub(1).and_then(|to| missing(0, to));
+    let behind = count.checked_sub(1).and_then(|to| missing(last + 1, to));
+    before.into_iter().chain(behind).collect()
 }
 
 /// Names of the files of `dir`, folders left out.

@@ -97,15 +97,23 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Weights`] with every tensor that does not fit, or the constructor's own error.
     pub fn load<M>(&self, new: impl Fn(&Loader<'_>) -> Result<M>) -> Result<M> {
-        let declaring = Loader::declare();
-        new(&declaring)?;
-        declaring.finish()?;
-        self.check(&declaring.declared())?;
+        self.check_model(&new)?;
         let reading = Loader::read(self);
         let model = new(&reading)?;
         reading.finish()?;
         self.release();
         Ok(model)
+    }
+
+    /// Lists what a model's constructor asks for, and [`check`](Checkpoint::check)s the files against that. Reads no values.
+    ///
+    /// # Errors
+    /// As [`load`](Checkpoint::load).
+    pub fn check_model<M>(&self, new: impl Fn(&Loader<'_>) -> Result<M>) -> Result<()> {
+        let declaring = Loader::declare();
+        new(&declaring)?;
+        declaring.finish()?;
+        self.check(&declaring.declared())
     }
 
     /// Compares the files with the names and shapes an architecture declares: each tensor used once, none left over.

@@ -77,8 +77,8 @@ fn missing_and_unexpected_keys_are_reported_together() {
 #[test]
 fn a_wrong_shape() {
     let (folder, model) = model_copy();
-    edit_json(&model.join("vae/config.json"), |config| config["out_channels"] = 4.into());
-    generate_with(&model, folder.path()).expect(2, &["vae", "decoder.conv_out.weight", "decoder.conv_out.bias", "[3]", "[4]"]);
+    edit_json(&model.join("text_encoder/config.json"), |config| config["intermediate_size"] = 48.into());
+    generate_with(&model, folder.path()).expect(2, &["text_encoder", "mlp.fc1.weight", "mlp.fc1.bias", "expected [48], found"]);
     let (folder, model) = model_copy();
     edit_json(&model.join("unet/config.json"), |config| config["cross_attention_dim"] = 48.into());
     generate_with(&model, folder.path()).expect(2, &["cross_attention_dim", "48", "32"]);
@@ -129,6 +129,7 @@ fn sizes_that_do_not_fit() {
         run(&mut generate(&captions, &out, &["--batch", batch])).expect(2, &["--batch"]);
         run(&mut generate(&captions, &out, &["--batch", batch, "--dry-run"])).expect(2, &["--batch"]);
     }
+    run(&mut generate(&captions, &out, &["--threads", "100000"])).expect(2, &["--threads", "1024"]);
     run(&mut generate(&captions, &out, &["--shard-size", "0"])).expect(2, &["--shard-size"]);
     run(&mut generate(&captions, &out, &["--worker-index", "2", "--worker-count", "2"])).expect(2, &["--worker-index 2"]);
     run(&mut generate(&captions, &out, &["--guidance", "NaN"])).expect(2, &["--guidance"]);
@@ -239,6 +240,82 @@ fn random_models_do_not_overwrite() {
     assert!(folder.path().join("precious").exists());
 }
 
+/// A page is written under another name and renamed: that would replace a link, or a device such as `/dev/stdout`.
+#[cfg(unix)]
+#[test]
+fn pages_and_sheets_replace_regular_files_only() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 1);
+    let out = folder.path().join("out");
+    run(&mut generate(&captions, &out, &[])).expect(0, &[]);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+    for target in [link.as_path(), folder.path()] {
+        for flag in ["--out", "--sheet"] {
+            run(syntic().arg("gallery").arg(&out).arg(flag).arg(target)).expect(2, &["not a regular file"]);
+        }
+    }
+    assert!(link.is_symlink());
+}
+
+#[test]
+fn latents_that_could_not_be_saved_are_refused_before_work() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 1);
+    let out = folder.path().join("out");
+    let save = |path: &Path| run(&mut generate(&captions, &out, &["--save-latents", path.to_str().unwrap()]));
+    save(&folder.path().join("absent/latents.safetensors")).expect(2, &["absent", "--save-latents"]);
+    save(folder.path()).expect(2, &["--save-latents", "not a regular file"]);
+    save(Path::new("/")).expect(2, &["--save-latents"]);
+    // The given latents are an input: they must not be replaced by the result.
+    let init = folder.path().join("init.safetensors");
+    let header = r#"{"latents":{"dtype":"F32","shape":[1,4,8,8],"data_offsets":[0,1024]}}   "#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 1024]].concat();
+    std::fs::write(&init, &bytes).unwrap();
+    let both = ["--init-latents", init.to_str().unwrap(), "--save-latents", init.to_str().unwrap()];
+    run(&mut generate(&captions, &out, &both)).expect(2, &["--init-latents", "--save-latents"]);
+    assert!(std::fs::read(&init).unwrap() == bytes);
+    assert!(!out.exists(), "a refused run leaves no folder");
+}
+
+/// A mistake in the checkpoint is found before the folder of the shards is claimed, and by a dry run too.
+#[test]
+fn weights_that_do_not_fit_leave_no_folder() {
+    let (folder, model) = model_copy();
+    edit_json(&model.join("unet/config.json"), |config| config["layers_per_block"] = 2.into());
+    generate_with(&model, folder.path()).expect(2, &["unet", "missing `down_blocks.0.resnets.1.conv1.weight`"]);
+    assert!(!folder.path().join("out").exists(), "a refused run leaves no folder");
+    let captions = captions(folder.path(), 1);
+    let mut command = syntic();
+    command
+        .arg("generate")
+        .arg("--model")
+        .arg(&model)
+        .arg("--captions")
+        .arg(captions)
+        .arg("--out")
+        .arg(folder.path().join("out"));
+    run(command.args(["--height", "64", "--width", "64", "--dry-run"])).expect(2, &["down_blocks.0.resnets.1.conv1.weight"]);
+}
+
+#[test]
+fn shards_missing_at_the_end_do_not_verify() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 9);
+    let out = folder.path().join("out");
+    let worker = |index: &'static str| ["--worker-index", index, "--worker-count", "2"];
+    run(&mut generate(&captions, &out, &worker("1"))).expect(0, &["4 images in 1 shards"]);
+    let ran = run(syntic().arg("verify").arg(&out)).expect(3, &["problem"]);
+    assert!(ran.stdout.contains("00000") && ran.stdout.contains("00002"), "{}", ran.stdout);
+    run(&mut generate(&captions, &out, &worker("0"))).expect(0, &[]);
+    run(syntic().arg("verify").arg(&out)).expect(0, &[]);
+    for name in ["00002.tar", "00002.parquet", "00002_stats.json"] {
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
+    let ran = run(syntic().arg("verify").arg(&out)).expect(3, &["problem"]);
+    assert!(ran.stdout.contains("00002") && ran.stdout.contains("missing"), "{}", ran.stdout);
+}
+
 /// Fills one f32 tensor of the autoencoder's weights with a value.
 fn fill_vae(model: &Path, key: &str, value: f32) {
     let path = model.join("vae/diffusion_pytorch_model.safetensors");
@@ -253,8 +330,10 @@ fn fill_vae(model: &Path, key: &str, value: f32) {
 }
 
 #[test]
-fn images_that_are_black_or_not_finite_are_marked_and_never_written() {
-    for (value, reason) in [(-1e6, "the image is black"), (f32::NAN, "not finite"), (f32::INFINITY, "not finite")] {
+fn images_without_a_picture_are_marked_and_never_written() {
+    for (value, reason) in
+        [(-1e6, "black image"), (1e6, "single colour"), (f32::NAN, "not a number"), (f32::INFINITY, "not a number")]
+    {
         let (folder, model) = model_copy();
         fill_vae(&model, "decoder.conv_out.bias", value);
         for _ in 0..2 {

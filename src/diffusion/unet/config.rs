@@ -185,6 +185,8 @@ fn refuse_unsupported(file: &ConfigFile) -> Result<()> {
     for key in absent {
         file.expect(key, Value::Null)?;
     }
+    // The state of the moving average of weights in training, which diffusers' `EMAModel` saves with them.
+    file.ignore(&["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"]);
     // `upcast_attention` asks for f32 attention scores, which is what happens anyway; dropout is for training; the heads of
     // an additional embedding mean nothing without one.
     file.ignore(&["upcast_attention", "dropout", "addition_embed_type_num_heads"]);
@@ -302,6 +304,7 @@ mod tests {
             assert!(error.to_string().contains("unet/config.json"), "{error}");
         }
         assert!(parse(&with("a_setting_of_tomorrow", json!(false))).is_ok(), "switched off");
+        assert!(parse(&with("optimization_step", json!(37000))).is_ok(), "state of a moving average");
         assert!(parse(&json!([1])).is_err());
     }
 }
