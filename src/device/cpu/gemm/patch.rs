@@ -176,22 +176,26 @@ impl Fill<'_> {
         }
         let cells: &mut [[f32; SLICE]] = bytemuck::cast_slice_mut(cells);
         let slice_cells = patch.slice_elements() / SLICE;
-        patch.cells(input, |cell, position| {
-            for (i, [first, second]) in parts[..block.slices].iter().enumerate() {
-                let cell = &mut cells[i * slice_cells + cell];
-                match position {
-                    None => *cell = [0.0; SLICE],
-                    Some(position) if second.count == 0 => store(first.at(position), cell),
-                    Some(position) if first.count == 0 => store(second.at(position), cell),
-                    Some(position) => {
-                        let mut both = [0.0; 2 * SLICE];
-                        both[..first.count].copy_from_slice(first.at(position));
-                        both[first.count..][..second.count].copy_from_slice(second.at(position));
-                        store(&both[..first.count + second.count], cell);
+        patch.cells(
+            input,
+            #[inline(always)]
+            |cell, position| {
+                for (i, [first, second]) in parts[..block.slices].iter().enumerate() {
+                    let cell = &mut cells[i * slice_cells + cell];
+                    match position {
+                        None => *cell = [0.0; SLICE],
+                        Some(position) if second.count == 0 => store(first.at(position), cell),
+                        Some(position) if first.count == 0 => store(second.at(position), cell),
+                        Some(position) => {
+                            let mut both = [0.0; 2 * SLICE];
+                            both[..first.count].copy_from_slice(first.at(position));
+                            both[first.count..][..second.count].copy_from_slice(second.at(position));
+                            store(&both[..first.count + second.count], cell);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
