@@ -105,9 +105,9 @@ impl Kernel for Fill<'_> {
     fn run<S: Simd>(self, _: S) {
         self.slices(
             #[inline(always)]
-            |channels, cell| match channels.as_array::<SLICE>() {
-                Some(channels) => *cell = *channels,
-                None => cell[..channels.len()].copy_from_slice(channels),
+            |channels, cell| match <&[f32; SLICE]>::try_from(channels) {
+                Ok(channels) => *cell = *channels,
+                Err(_) => cell[..channels.len()].copy_from_slice(channels),
             },
         );
     }
@@ -121,9 +121,9 @@ impl Bf16Kernel for Fill<'_> {
     fn run<S: SimdBf16>(self, s: S) {
         self.slices(
             #[inline(always)]
-            |channels, cell| match channels.as_array::<{ 2 * SLICE }>() {
-                Some(channels) => round(s, channels, cell),
-                None => round(s, channels, cell),
+            |channels, cell| match <&[f32; 2 * SLICE]>::try_from(channels) {
+                Ok(channels) => round(s, channels, cell),
+                Err(_) => round(s, channels, cell),
             },
         );
     }
