@@ -68,11 +68,31 @@ impl Kernel for Checked<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match self.0.activation {
-            Activation::None => self.rows(s, |x, _| x),
-            Activation::Gelu => self.rows(s, |x, _| gelu(s, x)),
-            Activation::QuickGelu => self.rows(s, |x, _| swish(s, x, 1.702)),
-            Activation::Silu => self.rows(s, |x, _| silu(s, x)),
-            Activation::Geglu => self.rows(s, |x, gate| s.mul(x, gelu(s, gate))),
+            Activation::None => self.rows(
+                s,
+                #[inline(always)]
+                |x, _| x,
+            ),
+            Activation::Gelu => self.rows(
+                s,
+                #[inline(always)]
+                |x, _| gelu(s, x),
+            ),
+            Activation::QuickGelu => self.rows(
+                s,
+                #[inline(always)]
+                |x, _| swish(s, x, 1.702),
+            ),
+            Activation::Silu => self.rows(
+                s,
+                #[inline(always)]
+                |x, _| silu(s, x),
+            ),
+            Activation::Geglu => self.rows(
+                s,
+                #[inline(always)]
+                |x, gate| s.mul(x, gelu(s, gate)),
+            ),
         }
     }
 }

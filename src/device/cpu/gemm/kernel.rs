@@ -22,6 +22,8 @@ pub(super) const PANEL: usize = 32;
 pub(super) const SLICE: usize = 32;
 /// Registers that cross a tile.
 const WIDE: usize = 2;
+/// Elements of a cache line.
+pub(super) const LINE: usize = 16;
 /// Rows of the highest tile.
 const MOST_ROWS: usize = 14;
 
@@ -107,79 +109,130 @@ pub(super) fn kernels(precision: Precision) -> &'static [TileKernel; MOST_ROWS] 
 /// # Safety
 /// As [`TileKernel`].
 unsafe fn f32_tile<const ROWS: usize>(cpu: &Cpu, tile: &Tile<'_>) {
-    struct F32<'t, const ROWS: usize>(&'t Tile<'t>);
-    impl<const ROWS: usize> Kernel for F32<'_, ROWS> {
+    struct Run<'t, const ROWS: usize>(&'t Tile<'t>);
+    impl<const ROWS: usize> Kernel for Run<'_, ROWS> {
         type Output = ();
         #[inline(always)]
         fn run<S: Simd>(self, s: S) {
             // SAFETY: only made below, where the caller vouches for the tile.
-            unsafe { multiply::<S, ROWS>(s, self.0, |sum, a, b| s.mul_add(a, b, sum)) }
+            unsafe { multiply::<S, F32, ROWS>(s, self.0) }
         }
     }
-    cpu.vectorise(F32::<ROWS>(tile));
+    cpu.vectorise(Run::<ROWS>(tile));
 }
 
 /// # Safety
 /// As [`TileKernel`].
 unsafe fn bf16_tile<const ROWS: usize>(cpu: &Cpu, tile: &Tile<'_>) {
-    struct Bf16<'t, const ROWS: usize>(&'t Tile<'t>);
-    impl<const ROWS: usize> Bf16Kernel for Bf16<'_, ROWS> {
+    struct Run<'t, const ROWS: usize>(&'t Tile<'t>);
+    impl<const ROWS: usize> Bf16Kernel for Run<'_, ROWS> {
         type Output = ();
         #[inline(always)]
         fn run<S: SimdBf16>(self, s: S) {
             // SAFETY: only made below, where the caller vouches for the tile.
-            unsafe { multiply::<S, ROWS>(s, self.0, |sum, a, b| s.dot_bf16(sum, a, b)) }
+            unsafe { multiply::<S, Bf16, ROWS>(s, self.0) }
         }
     }
-    let done = cpu.vectorise_bf16(Bf16::<ROWS>(tile)).is_ok();
+    let done = cpu.vectorise_bf16(Run::<ROWS>(tile)).is_ok();
     debug_assert!(done, "bf16 weights are only made where they can be multiplied");
 }
+
+/// What a step adds to a sum.
+trait Step<S: Simd> {
+    fn add(s: S, sum: S::V, a: S::V, b: S::V) -> S::V;
+}
+
+struct F32;
+
+impl<S: Simd> Step<S> for F32 {
+    #[inline(always)]
+    fn add(s: S, sum: S::V, a: S::V, b: S::V) -> S::V {
+        s.mul_add(a, b, sum)
+    }
+}
+
+struct Bf16;
+
+impl<S: SimdBf16> Step<S> for Bf16 {
+    #[inline(always)]
+    fn add(s: S, sum: S::V, a: S::V, b: S::V) -> S::V {
+        s.dot_bf16(sum, a, b)
+    }
+}
+
+/// The sums of a tile: all in registers, if everything down to the single instruction is inlined. So there are no closures here.
+type Sums<S, const ROWS: usize> = [[<S as Simd>::V; WIDE]; ROWS];
 
 /// # Safety
 /// As [`TileKernel`].
 #[inline(always)]
-unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, tile: &Tile<'_>, multiply_add: impl Fn(S::V, S::V, S::V) -> S::V) {
+unsafe fn multiply<S: Simd, T: Step<S>, const ROWS: usize>(s: S, tile: &Tile<'_>) {
     if ROWS > rows::<S>() {
         return; // never called: more sums than registers
     }
     for first in (0..PANEL).step_by(WIDE * S::LANES) {
         // SAFETY: the caller vouches for all memory of the tile; this pass stays in the columns from `first`.
         unsafe {
-            let mut sums = [[s.splat(0.0); WIDE]; ROWS];
+            let mut sums: Sums<S, ROWS> = [[s.splat(0.0); WIDE]; ROWS];
             let (mut b, mut ahead) = (tile.b.add(first), tile.ahead);
-            let step = |sums: &mut [[S::V; WIDE]; ROWS], a: *const f32, b: *const f32| {
-                let columns: [S::V; WIDE] = std::array::from_fn(|j| s.load(from_raw_parts(b.add(j * S::LANES), S::LANES)));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let row = s.splat(*a.add(i * SLICE));
-                    for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = multiply_add(*sum, row, column);
-                    }
-                }
-            };
             for segment in tile.segments {
                 let a = tile.a.add(segment.offset);
                 let mut k = 0;
                 while k + 4 <= segment.steps {
                     for _ in 0..tile.ahead_lines {
                         prefetch(ahead);
-                        ahead = ahead.wrapping_add(16);
+                        ahead = ahead.wrapping_add(LINE);
                     }
-                    for u in k..k + 4 {
-                        step(&mut sums, a.add(u), b.add(u * PANEL));
-                    }
+                    step::<S, T, ROWS>(s, &mut sums, a.add(k), b.add(k * PANEL));
+                    step::<S, T, ROWS>(s, &mut sums, a.add(k + 1), b.add((k + 1) * PANEL));
+                    step::<S, T, ROWS>(s, &mut sums, a.add(k + 2), b.add((k + 2) * PANEL));
+                    step::<S, T, ROWS>(s, &mut sums, a.add(k + 3), b.add((k + 3) * PANEL));
                     k += 4;
                 }
-                for u in k..segment.steps {
-                    step(&mut sums, a.add(u), b.add(u * PANEL));
+                while k < segment.steps {
+                    step::<S, T, ROWS>(s, &mut sums, a.add(k), b.add(k * PANEL));
+                    k += 1;
                 }
                 b = b.add(segment.steps * PANEL);
             }
-            for (i, sums) in sums.iter().enumerate() {
-                for (j, &sum) in sums.iter().enumerate() {
-                    let c = from_raw_parts_mut(tile.c.add(i * PANEL + first + j * S::LANES), S::LANES);
-                    s.store(if tile.accumulate { s.add(s.load(c), sum) } else { sum }, c);
-                }
+            store::<S, ROWS>(s, &sums, tile.c.add(first), tile.accumulate);
+        }
+    }
+}
+
+/// Adds one step to all sums.
+///
+/// # Safety
+/// `ROWS` rows at `a`, [`SLICE`] elements apart, and the columns of the sums at `b` are valid memory.
+#[inline(always)]
+unsafe fn step<S: Simd, T: Step<S>, const ROWS: usize>(s: S, sums: &mut Sums<S, ROWS>, a: *const f32, b: *const f32) {
+    // SAFETY: passed on.
+    unsafe {
+        let mut columns = [s.splat(0.0); WIDE];
+        for (j, column) in columns.iter_mut().enumerate() {
+            *column = s.load(from_raw_parts(b.add(j * S::LANES), S::LANES));
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let row = s.splat(*a.add(i * SLICE));
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = T::add(s, *sum, row, column);
             }
+        }
+    }
+}
+
+/// Stores the sums, or adds them to what is there.
+///
+/// # Safety
+/// `ROWS` rows of sums at `c`, [`PANEL`] elements apart, are valid memory that nothing else uses.
+#[inline(always)]
+unsafe fn store<S: Simd, const ROWS: usize>(s: S, sums: &Sums<S, ROWS>, c: *mut f32, accumulate: bool) {
+    for (i, sums) in sums.iter().enumerate() {
+        for (j, &sum) in sums.iter().enumerate() {
+            // SAFETY: passed on.
+            let c = unsafe { from_raw_parts_mut(c.add(i * PANEL + j * S::LANES), S::LANES) };
+            let sum = if accumulate { s.add(s.load(c), sum) } else { sum };
+            s.store(sum, c);
         }
     }
 }

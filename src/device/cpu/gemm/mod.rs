@@ -20,13 +20,10 @@ pub use weights::{Layout, Weights};
 use super::Cpu;
 use super::parallel::{for_each_task, with_scratch};
 use epilogue::{Checked, Finish};
-use kernel::{PANEL, Segment, Tile, kernels, most_rows, prefetch};
+use kernel::{LINE, PANEL, Segment, Tile, kernels, most_rows, prefetch};
 use patch::Patch;
 use tasks::{Task, Tasks};
 use weights::{Block, SEGMENTS};
-
-/// Elements of a cache line.
-const LINE: usize = 16;
 
 /// The left-hand side: images `[batch, height, width, channels]`, whose channels may lie in two tensors.
 /// A matrix `[rows, channels]` is one image of one row.
@@ -212,7 +209,7 @@ impl Job<'_> {
         Some(Columns { first, width, bias, gate_bias: self.weights.bias(panel) })
     }
 
-    /// Asks for the memory of a tile of the result and of the residual: it arrives while the tile is computed.
+    /// Asks for the memory of a tile of the result and of the residual: it comes while the tile is computed.
     fn prefetch(&self, columns: &Columns, row: usize, column: usize, height: usize) {
         let stride = self.weights.layout().outputs;
         let first = (row * self.columns + column) * stride + columns.first;

@@ -105,9 +105,9 @@ impl Kernel for Fill<'_> {
     fn run<S: Simd>(self, _: S) {
         self.slices(
             #[inline(always)]
-            |channels, cell| match channels.as_array::<SLICE>() {
-                Some(channels) => *cell = *channels,
-                None => cell[..channels.len()].copy_from_slice(channels),
+            |channels, cell| match <&[f32; SLICE]>::try_from(channels) {
+                Ok(channels) => *cell = *channels,
+                Err(_) => cell[..channels.len()].copy_from_slice(channels),
             },
         );
     }
@@ -121,9 +121,9 @@ impl Bf16Kernel for Fill<'_> {
     fn run<S: SimdBf16>(self, s: S) {
         self.slices(
             #[inline(always)]
-            |channels, cell| match channels.as_array::<{ 2 * SLICE }>() {
-                Some(channels) => round(s, channels, cell),
-                None => round(s, channels, cell),
+            |channels, cell| match <&[f32; 2 * SLICE]>::try_from(channels) {
+                Ok(channels) => round(s, channels, cell),
+                Err(_) => round(s, channels, cell),
             },
         );
     }
@@ -176,22 +176,26 @@ impl Fill<'_> {
         }
         let cells: &mut [[f32; SLICE]] = bytemuck::cast_slice_mut(cells);
         let slice_cells = patch.slice_elements() / SLICE;
-        patch.cells(input, |cell, position| {
-            for (i, [first, second]) in parts[..block.slices].iter().enumerate() {
-                let cell = &mut cells[i * slice_cells + cell];
-                match position {
-                    None => *cell = [0.0; SLICE],
-                    Some(position) if second.count == 0 => store(first.at(position), cell),
-                    Some(position) if first.count == 0 => store(second.at(position), cell),
-                    Some(position) => {
-                        let mut both = [0.0; 2 * SLICE];
-                        both[..first.count].copy_from_slice(first.at(position));
-                        both[first.count..][..second.count].copy_from_slice(second.at(position));
-                        store(&both[..first.count + second.count], cell);
+        patch.cells(
+            input,
+            #[inline(always)]
+            |cell, position| {
+                for (i, [first, second]) in parts[..block.slices].iter().enumerate() {
+                    let cell = &mut cells[i * slice_cells + cell];
+                    match position {
+                        None => *cell = [0.0; SLICE],
+                        Some(position) if second.count == 0 => store(first.at(position), cell),
+                        Some(position) if first.count == 0 => store(second.at(position), cell),
+                        Some(position) => {
+                            let mut both = [0.0; 2 * SLICE];
+                            both[..first.count].copy_from_slice(first.at(position));
+                            both[first.count..][..second.count].copy_from_slice(second.at(position));
+                            store(&both[..first.count + second.count], cell);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
