@@ -41,6 +41,11 @@ pub struct Attention<'t> {
 }
 
 /// q `[B, T, *]`, k and v `[P, S, *]` -> `[B, T, heads * head_dim]`. Scale is 1/sqrt(head_dim).
+///
+/// Each query sees at least one key: the first. Infinite scores give NaN.
+///
+/// # Errors
+/// If operands are not f32 of rank 3, do not hold the columns asked for, or do not fit each other and `kv_rows`.
 pub fn attention<'e>(
     exec: &'e Exec<'_>,
     settings: Attention<'_>,
