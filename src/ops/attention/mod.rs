@@ -1,6 +1,7 @@
 //! Scaled dot-product attention with a streaming softmax: `softmax(Q K^T / sqrt(D)) V`, never a T x S matrix.
 
 mod cpu;
+mod panels;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +20,8 @@ pub struct Columns<'t, 'e> {
 }
 
 impl<'t> Columns<'t, '_> {
-    fn rows(self) -> cpu::Rows<'t> {
-        cpu::Rows { values: self.tensor.f32(), stride: self.tensor.shape().last(), column: self.column }
+    fn rows(self) -> panels::Rows<'t> {
+        panels::Rows { values: self.tensor.f32(), stride: self.tensor.shape().last(), column: self.column }
     }
 }
 
@@ -40,6 +41,11 @@ pub struct Attention<'t> {
 }
 
 /// q `[B, T, *]`, k and v `[P, S, *]` -> `[B, T, heads * head_dim]`. Scale is 1/sqrt(head_dim).
+///
+/// Each query sees at least one key: the first. Infinite scores give NaN.
+///
+/// # Errors
+/// If operands are not f32 of rank 3, do not hold the columns asked for, or do not fit each other and `kv_rows`.
 pub fn attention<'e>(
     exec: &'e Exec<'_>,
     settings: Attention<'_>,
@@ -51,11 +57,11 @@ pub fn attention<'e>(
     let mut out = exec.alloc([shape.batch, shape.queries, shape.width()], DType::F32)?;
     let cost = Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() };
     let Device::Cpu(cpu) = exec.device();
-    let [k_words, v_words] = cpu::packed_words(cpu, &shape);
+    let [k_words, v_words] = panels::packed_words(cpu, &shape);
     let mut packed_k = exec.alloc([shape.pairs, shape.heads, k_words], DType::F32)?;
     let mut packed_v = exec.alloc([shape.pairs, shape.heads, v_words], DType::F32)?;
     if exec.launch(cost).is_some() {
-        cpu::pack(cpu, &shape, k.rows(), v.rows(), packed_k.f32_mut(), packed_v.f32_mut());
+        panels::pack(cpu, &shape, k.rows(), v.rows(), packed_k.f32_mut(), packed_v.f32_mut());
         cpu::attend(cpu, &shape, settings.kv_rows, q.rows(), [packed_k.f32(), packed_v.f32()], out.f32_mut());
     }
     Ok(out)

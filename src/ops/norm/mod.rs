@@ -39,7 +39,12 @@ impl Norm {
     }
 }
 
-/// Group norm over `[B, H, W, C]`; with `skip`, over the channels of both, whose concatenation is the result. `silu` applies x sigmoid(x) after.
+/// Group norm over `[B, H, W, C]`: y = (x - mean) / sqrt(variance + eps) weight + bias, mean and variance over the channels of a
+/// group at all positions of a sample (Wu & He 2018). With `skip`, over the channels of both, whose concatenation is the result. `silu` applies x sigmoid(x) after.
+/// Memory bounds it: the input is read twice, the result written once.
+///
+/// # Errors
+/// If the channels are not those of the norm, or x and skip differ in anything but channels.
 pub fn group_norm<'e>(
     exec: &'e Exec<'_>,
     norm: &Norm,
@@ -75,7 +80,10 @@ pub fn group_norm<'e>(
     Ok(out)
 }
 
-/// Layer norm over the last extent.
+/// Layer norm over the last extent: the same formula with mean and variance over each row (Ba et al. 2016).
+///
+/// # Errors
+/// If the last extent is not that of the norm, or the norm has groups.
 pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     const OP: &str = "layer_norm";
     if x.shape().last() != norm.channels() || norm.groups != 1 {
