@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Turn captions into images: shards of image-text pairs.
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     /// Check shards: complete, readable, and what their statistics say.
     Verify(verify::Args),
     /// Show pairs as one self-contained HTML page, or a PNG contact sheet.
@@ -41,7 +41,7 @@ impl Cli {
     /// Runs the command that was typed.
     pub fn run(self) -> Result<()> {
         match self.command {
-            Command::Generate(args) => generate::run(args),
+            Command::Generate(args) => generate::run(*args),
             Command::Verify(args) => verify::run(args),
             Command::Gallery(args) => gallery::run(args),
             Command::RandomModel(args) => random_model::run(args),

@@ -97,15 +97,13 @@ impl Buffer {
         Ok(Buffer { block: Block::zeroed(bytes)?, shape, dtype })
     }
 
-    /// A tensor of a file in f32; zeros if it is only declared.
+    /// The values of a tensor of a file, in f32.
     ///
     /// # Errors
     /// [`Error::Usage`] if there is not that much memory.
     pub fn of(device: &Device, tensor: &HostTensor<'_>) -> Result<Buffer> {
         let mut buffer = Buffer::try_zeros(device, Shape::new(&tensor.shape), DType::F32)?;
-        if !tensor.is_declared() {
-            tensor.copy_f32(0, buffer.f32_mut());
-        }
+        tensor.copy_f32(0, buffer.f32_mut());
         Ok(buffer)
     }
 

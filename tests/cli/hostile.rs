@@ -77,8 +77,9 @@ fn missing_and_unexpected_keys_are_reported_together() {
 #[test]
 fn a_wrong_shape() {
     let (folder, model) = model_copy();
-    edit_json(&model.join("text_encoder/config.json"), |config| config["intermediate_size"] = 48.into());
-    generate_with(&model, folder.path()).expect(2, &["text_encoder", "mlp.fc1.weight", "mlp.fc1.bias", "expected [48], found"]);
+    edit_json(&model.join("text_encoder/config.json"), |config| config["intermediate_size"] = 40.into());
+    let parts = ["text_encoder", "mlp.fc1.weight", "expected [40, 32], found [64, 32]", "mlp.fc1.bias", "[40]", "[64]"];
+    generate_with(&model, folder.path()).expect(2, &parts);
     let (folder, model) = model_copy();
     edit_json(&model.join("unet/config.json"), |config| config["cross_attention_dim"] = 48.into());
     generate_with(&model, folder.path()).expect(2, &["cross_attention_dim", "48", "32"]);

@@ -7,26 +7,31 @@ use crate::{Error, Result};
 /// A token table `[V, C]` and a position table `[P, C]`.
 #[derive(Debug)]
 pub struct Embedding {
-    tokens: Buffer,
-    positions: Buffer,
+    vocabulary: usize,
+    positions: usize,
+    width: usize,
+    /// Tokens, then positions; none if they were only declared.
+    tables: Option<[Buffer; 2]>,
 }
 
 impl Embedding {
-    /// Takes both tables.
+    /// Takes both tables. Declared-only tensors (no bytes) give a layer that can be recorded but not run.
     ///
     /// # Errors
     /// If their shapes are not those of tables of one width.
     pub fn prepare(device: &Device, tokens: HostTensor<'_>, positions: HostTensor<'_>) -> Result<Embedding> {
-        match (tokens.shape.as_slice(), positions.shape.as_slice()) {
-            (&[_, c], &[_, d]) if c == d => {}
+        let (vocabulary, length, width) = match (tokens.shape.as_slice(), positions.shape.as_slice()) {
+            (&[v, c], &[p, d]) if c == d => (v, p, c),
             (t, p) => {
-                return Err(Error::shape(
-                    OP,
-                    format!("`{}` {t:?} and `{}` {p:?} are not tables of one width", tokens.name, positions.name),
-                ));
+                let message = format!("`{}` {t:?} and `{}` {p:?} are not tables of one width", tokens.name, positions.name);
+                return Err(Error::shape(OP, message));
             }
-        }
-        Ok(Embedding { tokens: Buffer::of(device, &tokens)?, positions: Buffer::of(device, &positions)? })
+        };
+        let tables = match tokens.is_declared() || positions.is_declared() {
+            true => None,
+            false => Some([Buffer::of(device, &tokens)?, Buffer::of(device, &positions)?]),
+        };
+        Ok(Embedding { vocabulary, positions: length, width, tables })
     }
 }
 
@@ -34,8 +39,7 @@ const OP: &str = "embed";
 
 /// ids `[B * T]` -> `[B, T, C]`: `tokens[id] + positions[t]`. Ids outside the table are an error.
 pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length: usize) -> Result<Tensor<'e>> {
-    let (vocabulary, positions, width) =
-        (embedding.tokens.shape().rows(), embedding.positions.shape().rows(), embedding.tokens.shape().last());
+    let &Embedding { vocabulary, positions, width, .. } = embedding;
     if length == 0 || length > positions || ids.is_empty() || !ids.len().is_multiple_of(length) {
         return Err(Error::shape(OP, format!("{} ids in texts of {length} tokens, {positions} positions", ids.len())));
     }
@@ -45,10 +49,13 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
     let mut out = exec.alloc([ids.len() / length, length, width], DType::F32)?;
     let elements = (ids.len() * width) as u64;
     if let Some(Device::Cpu(_)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: elements, bytes: 12 * elements }) {
+        let Some([tokens, positions]) = &embedding.tables else {
+            return Err(Error::Internal { op: OP, message: "run with tables that were only declared".into() });
+        };
         let row = |row: usize| row * width..(row + 1) * width;
         for (i, out) in out.f32_mut().chunks_exact_mut(width).enumerate() {
-            let token = &embedding.tokens.f32()[row(ids[i] as usize)];
-            let position = &embedding.positions.f32()[row(i % length)];
+            let token = &tokens.f32()[row(ids[i] as usize)];
+            let position = &positions.f32()[row(i % length)];
             out.iter_mut().zip(token).zip(position).for_each(|((o, t), p)| *o = t + p);
         }
     }
@@ -58,6 +65,7 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::{Arena, Plan};
     use crate::ops::testing::{assert_shape_error, bytes, devices, keep, noise, run, try_run, weight};
 
     #[test]
@@ -85,8 +93,6 @@ mod tests {
         let device = &devices()[0];
         let table = |rows, width| weight("table", &[rows, width], None);
         assert_shape_error(Embedding::prepare(device, table(9, 5), table(4, 6)), "one width");
-        let endless = Embedding::prepare(device, table(1 << 40, 1 << 20), table(4, 1 << 20));
-        assert!(matches!(endless, Err(Error::Usage { .. })), "a size that a configuration may claim");
         let embedding = Embedding::prepare(device, table(9, 5), table(4, 5)).unwrap();
         for (ids, length, part) in [
             (&[1u32, 2, 9][..], 3, "token 9 is outside the table of 9"),
@@ -97,5 +103,17 @@ mod tests {
         ] {
             assert_shape_error(try_run(device, |exec, _| embed(exec, &embedding, ids, length).map(|_| ())), part);
         }
+    }
+
+    #[test]
+    fn declared_tables_take_no_memory_and_are_recorded_but_not_run() {
+        let device = &devices()[0];
+        // More than any machine has: a configuration may claim it.
+        let table = |rows| weight("table", &[rows, 1 << 20], None);
+        let embedding = Embedding::prepare(device, table(1 << 40), table(4)).unwrap();
+        let plan = Plan::record(device, |exec| embed(exec, &embedding, &[1, 2], 2).map(drop)).unwrap();
+        assert_eq!(plan.bytes(), 2 * (1 << 20) * 4);
+        let run = Arena::new().run(device, &plan, |exec| embed(exec, &embedding, &[1, 2], 2).map(drop));
+        assert!(matches!(run, Err(Error::Internal { .. })), "{run:?}");
     }
 }
