@@ -273,7 +273,7 @@ def main():
         engine.close()
     if args.json:
         raw = {"settings": vars(args) | {"json": str(args.json)}, "seconds": times, "peak_mib": peaks, "busy_cores": busy}
-        args.json.write_text(json.dumps(raw, indent=2) + "\n")
+        args.json.write_text(json.dumps(raw, indent=2, default=str) + "\n")
     quiet = [number for number, cores in enumerate(busy) if cores <= BUSY_CORES]
     if 3 <= len(quiet) < len(busy):
         print(f"{len(busy) - len(quiet)} rounds with busy neighbours left out")
