@@ -1,14 +1,14 @@
 //! Attention at the shapes of Stable Diffusion, as a share of the multiply-add peak of one core measured in the same breath.
 //!
-//! `cargo bench --bench attention -- [part of a case name]`. Every round times the peak loop, then the operation, on one
-//! thread; the table shows medians over the rounds of the GFLOP/s and of the ratio of the two.
+//! `cargo bench --bench attention -- [part of a case name]`. Every round measures the peak, then the operation, on one thread;
+//! the best of all rounds count, because other work on the machine only ever takes away.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::Instant;
 use syntic::Result;
-use syntic::device::cpu::vector::{Bf16Kernel, Kernel, Simd, SimdBf16};
-use syntic::device::{Arena, Buffer, Cpu, Device, Exec, Plan, Precision};
+use syntic::device::cpu::peak::peak_flops;
+use syntic::device::{Arena, Buffer, Device, Exec, Plan, Precision};
 use syntic::ops::attention::{Attention, Case, Columns, attention, cases};
 use syntic::tensor::DType;
 
@@ -26,58 +26,6 @@ fn core_seconds() -> f64 {
 }
 
 const ROUNDS: usize = 5;
-
-/// Independent multiply-adds in registers: two operations in each lane, four with pairs of bf16.
-struct Peak {
-    repeats: usize,
-}
-
-const CHAINS: usize = 20;
-
-impl Kernel for Peak {
-    type Output = f32;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
-        let mut sums = [a; CHAINS];
-        for _ in 0..self.repeats {
-            for sum in &mut sums {
-                *sum = s.mul_add(*sum, a, b);
-            }
-        }
-        sums.into_iter().map(|sum| s.sum(sum)).sum()
-    }
-}
-
-impl Bf16Kernel for Peak {
-    type Output = f32;
-    #[inline(always)]
-    fn run<S: SimdBf16>(self, s: S) -> f32 {
-        let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
-        let mut sums = [a; CHAINS];
-        for _ in 0..self.repeats {
-            for sum in &mut sums {
-                *sum = s.dot_bf16(*sum, a, b);
-            }
-        }
-        sums.into_iter().map(|sum| s.sum(sum)).sum()
-    }
-}
-
-/// GFLOP/s of one core.
-fn peak(cpu: &Cpu, precision: Precision) -> f64 {
-    let repeats = 25_000_000;
-    let flops = 2 * repeats * CHAINS * cpu.lanes();
-    let start = core_seconds();
-    let times = match precision {
-        Precision::Bf16 if cpu.vectorise_bf16(Peak { repeats }).map(black_box).is_ok() => 2,
-        _ => {
-            black_box(cpu.vectorise(Peak { repeats }));
-            1
-        }
-    };
-    (times * flops) as f64 / (core_seconds() - start) / 1e9
-}
 
 /// The formula with a full matrix of scores, in plain loops.
 fn naive(case: &Case, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
@@ -111,11 +59,6 @@ fn fill(values: &mut [f32], mut seed: u64) {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 struct Measured {
     gflops: f64,
     share: f64,
@@ -140,34 +83,39 @@ fn measure(device: &Device, case: &Case, precision: Precision) -> Result<Measure
     let mut arena = Arena::new();
     arena.run(device, &plan, pass)?;
     let repeats = (2e10 / plan.flops() as f64).ceil().min(2000.0) as usize;
-    let (mut gflops, mut shares) = (Vec::new(), Vec::new());
+    let (mut gflops, mut ceiling) = (0f64, 0f64);
     for _ in 0..ROUNDS {
-        let peak = peak(cpu, precision);
+        ceiling = ceiling.max(peak_flops(cpu, precision) / 1e9);
         let start = core_seconds();
         for _ in 0..repeats {
             arena.run(device, &plan, pass)?;
         }
-        let speed = plan.flops() as f64 * repeats as f64 / (core_seconds() - start) / 1e9;
-        gflops.push(speed);
-        shares.push(speed / peak);
+        gflops = gflops.max(plan.flops() as f64 * repeats as f64 / (core_seconds() - start) / 1e9);
     }
     // One head of one sample is enough of the naive version.
     let small = Case { batch: 1, heads: 1, queries: case.queries.min(256), ..*case };
     let mut out = vec![0.0; small.queries * small.head_dim];
+    let repeats = (5e8 / small.flops() as f64).ceil() as usize;
     let start = core_seconds();
-    naive(&small, q.f32(), k.f32(), v.f32(), &mut out);
-    black_box(&out);
-    let naive = small.flops() as f64 / (core_seconds() - start) / 1e9;
-    Ok(Measured { gflops: median(&mut gflops), share: median(&mut shares), naive })
+    for _ in 0..repeats {
+        naive(&small, q.f32(), k.f32(), v.f32(), &mut out);
+        black_box(&out);
+    }
+    let naive = small.flops() as f64 * repeats as f64 / (core_seconds() - start) / 1e9;
+    Ok(Measured { gflops, share: gflops / ceiling, naive })
 }
 
 fn main() -> Result<()> {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let device = Device::cpu(1)?;
+    let Device::Cpu(cpu) = &device;
     println!("{}", device.describe());
     println!("{:<28} {:>5} {:>9} {:>14} {:>14}", "case", "dtype", "GFLOP/s", "share of peak", "naive GFLOP/s");
     for case in cases().iter().filter(|case| case.name.contains(&filter)) {
         for precision in [Precision::F32, Precision::Bf16] {
+            if peak_flops(cpu, precision) == 0.0 {
+                continue; // no such instructions
+            }
             let Measured { gflops, share, naive } = measure(&device, case, precision)?;
             println!("{:<28} {:>5} {gflops:>9.1} {:>13.1}% {naive:>14.2}", case.name, precision.name(), 100.0 * share);
         }

@@ -1,6 +1,6 @@
 //! Linear layers and convolutions beside the multiply-add peak and other matrix products, measured in turns in the same run.
 //!
-//! `cargo bench --bench gemm -- [--threads N] [--rounds N] [NAME]...` prints one row for each case whose name contains a NAME.
+//! `cargo bench --bench gemm -- [--threads N] [--rounds N] [--alone] [NAME]...` prints one row for each case whose name contains a NAME.
 //! A time is the fastest of all rounds, because other work on the machine only ever adds to it; the peak likewise. The opponents
 //! multiply matrices of the sizes of the case that lie ready in memory, without gathering windows, bias or activation.
 
@@ -51,13 +51,16 @@ struct Bench {
     device: Device,
     cpu: Cpu,
     rounds: usize,
+    /// Without opponents.
+    alone: bool,
 }
 
 impl Bench {
     fn case(&self, name: &str, flops: u64, product: [usize; 3], passes: [Option<Pass<'_>>; 2]) -> Result<()> {
         let [m, k, n] = product;
-        let (a, b) = (noise(1, m * k), noise(2, k * n));
-        let (mut c, mut d) = (vec![0f32; m * n], vec![0f32; m * n]);
+        let of = |len: usize| if self.alone { 0 } else { len };
+        let (a, b) = (noise(1, of(m * k)), noise(2, of(k * n)));
+        let (mut c, mut d) = (vec![0f32; of(m * n)], vec![0f32; of(m * n)]);
         let mut arenas = [Arena::new(), Arena::new()];
         let mut runners: Vec<Runner<'_>> = Vec::new();
         for (pass, arena) in passes.into_iter().zip(&mut arenas) {
@@ -70,6 +73,9 @@ impl Bench {
             });
         }
         runners.push(Runner::new(|| {
+            if self.alone {
+                return Ok(());
+            }
             // SAFETY: the extents and strides are those of the three vectors.
             unsafe {
                 let (k1, n1) = (k as isize, n as isize);
@@ -78,6 +84,9 @@ impl Bench {
             Ok(())
         }));
         runners.push(Runner::new(|| {
+            if self.alone {
+                return Ok(());
+            }
             let threads = match self.cpu.threads() {
                 1 => gemm::Parallelism::None,
                 threads => gemm::Parallelism::Rayon(threads),
@@ -115,7 +124,7 @@ impl Bench {
                 for (peak, precision) in peak.iter_mut().zip([Precision::F32, Precision::Bf16]) {
                     *peak = peak.max(peak_flops(&self.cpu, precision));
                 }
-                runner.round(0.02)?;
+                runner.round(if self.alone { 0.1 } else { 0.02 })?;
             }
         }
         let rate: Vec<f64> = runners.iter().map(|r| flops as f64 / r.best / 1e9).collect();
@@ -192,12 +201,13 @@ fn supported<T>(layer: Result<T>) -> Result<Option<T>> {
 }
 
 fn main() -> Result<()> {
-    let (mut threads, mut rounds, mut names) = (1, 5, Vec::new());
+    let (mut threads, mut rounds, mut alone, mut names) = (1, 5, false, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = |default| args.next().and_then(|n| n.parse().ok()).unwrap_or(default);
         match arg.as_str() {
             "--bench" => {}
+            "--alone" => alone = true,
             "--threads" => threads = number(1),
             "--rounds" => rounds = number(5),
             _ => names.push(arg),
@@ -214,7 +224,7 @@ fn main() -> Result<()> {
     println!(
         "| case | M x K x N | f32 GFLOP/s | share of peak | bf16 GFLOP/s | share of peak | matrixmultiply | gemm |\n|---|---|---|---|---|---|---|---|"
     );
-    let bench = Bench { device, cpu, rounds };
+    let bench = Bench { device, cpu, rounds, alone };
     let wanted = |name: String| names.is_empty() || names.iter().any(|n| name.contains(n));
     for case in linear_ops::cases().iter().filter(|c| wanted(format!("linear {}", c.name))) {
         bench.linear(case)?;

@@ -31,6 +31,7 @@ pub mod corpus;
 pub mod device;
 pub mod diffusion;
 mod error;
+mod files;
 pub mod generate;
 pub mod ops;
 pub mod rng;

@@ -14,9 +14,9 @@ fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            cli::note(format_args!("error: {error}"));
             if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
+                cli::note(format_args!("hint: {hint}"));
             }
             ExitCode::from(error.exit_code())
         }

@@ -42,8 +42,8 @@ fn declare_unet(arch: Arch) -> (Unet, usize) {
 fn count_unet(unet: &Unet, halves: Halves) -> (f64, f64) {
     let device = device();
     let prompts = if halves == Halves::Prompts { 1 } else { 2 };
-    let mut text = TextState::zeros(&device, unet, prompts, 77);
-    let mut time = unet.time_state(&device, 1);
+    let mut text = TextState::zeros(&device, unet, prompts, 77).unwrap();
+    let mut time = unet.time_state(&device, 1).unwrap();
     let context = unet.config().levels[0].context;
     let before = Plan::record(&device, |exec| {
         unet.encode_time(exec, &[1.0], 1.0, &mut time)?;

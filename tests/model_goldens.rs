@@ -46,8 +46,8 @@ fn unet(name: &str) {
     });
     let golden = case.golden("unet");
     let (shape, context) = golden.floats("context");
-    let mut text = TextState::zeros(&case.device, &unet, shape[0], shape[1]);
-    let mut time = unet.time_state(&case.device, 3);
+    let mut text = TextState::zeros(&case.device, &unet, shape[0], shape[1]).unwrap();
+    let mut time = unet.time_state(&case.device, 3).unwrap();
     let watch = golden.watch();
     run(&case, Some(&watch), |exec| {
         let hidden = exec.input([shape[0], shape[1], shape[2]], &context)?;

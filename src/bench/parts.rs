@@ -60,6 +60,7 @@ pub struct Measured {
 pub fn measure(case: &Case, model: &ModelDir, device: &Device, precision: Precision) -> Result<Measured> {
     let spec = ModelSpec::read(model)?;
     spec.check_size(case.size.0, case.size.1)?;
+    spec.check_batch(case.batch)?;
     match case.part {
         Part::Unet => unet(case, &spec, model, device, precision),
         Part::Vae => vae(case, &spec, model, device, precision),
@@ -79,10 +80,10 @@ fn unet(case: &Case, spec: &ModelSpec, model: &ModelDir, device: &Device, precis
     let unet = load_unet(model, device, precision)?;
     let [channels, height, width] = spec.latent_shape(case.size.0, case.size.1);
     let (length, context) = (spec.text.max_positions, spec.text.width);
-    let (mut time, mut text) = (unet.time_state(device, 1), TextState::zeros(device, &unet, 2, length));
-    run_once(device, |exec| unet.encode_time(exec, &[501.0], 7.5, &mut time))?;
+    let (mut time, mut text) = (unet.time_state(device, 1)?, TextState::zeros(device, &unet, 2, length)?);
+    Arena::new().run_once(device, |exec| unet.encode_time(exec, &[501.0], 7.5, &mut time))?;
     let hidden = normals(1, 2 * length * context);
-    run_once(device, |exec| unet.encode_text(exec, &exec.input([2, length, context], &hidden)?, 0, &mut text))?;
+    Arena::new().run_once(device, |exec| unet.encode_text(exec, &exec.input([2, length, context], &hidden)?, 0, &mut text))?;
     let latents = normals(2, case.batch * height * width * channels);
     let (halves, label) = if case.guidance { (Halves::Both, " guidance") } else { (Halves::Prompts, "") };
     let mut rows = vec![1; case.batch];
@@ -134,11 +135,6 @@ fn passes(
         profile = profiler.totals(Instant::now());
     }
     Ok(Measured { row, profile })
-}
-
-fn run_once(device: &Device, mut pass: impl FnMut(&Exec<'_>) -> Result<()> + Send) -> Result<()> {
-    let plan = Plan::record(device, &mut pass)?;
-    Arena::new().run(device, &plan, pass)
 }
 
 fn generate(case: &Case, model: &ModelDir, device: &Device, precision: Precision) -> Result<Measured> {

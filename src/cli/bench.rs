@@ -1,6 +1,6 @@
 //! `syntic bench`: how fast a network of a model is, or the making of images.
 
-use super::{DeviceArgs, named};
+use super::{DeviceArgs, named, note, print};
 use syntic::bench::{self, Case, Format, OpTotal, Part, Repeat, Report};
 use syntic::weights::ModelDir;
 use syntic::{Result, VERSION};
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
     let case = Case {
         part: args.part,
         size: (args.size, args.size),
-        batch: args.batch.max(1),
+        batch: args.batch,
         guidance: args.guidance,
         steps: args.steps,
         repeat: Repeat { warmup: args.warmup, reps: args.reps },
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let measured = bench::measure(&case, &ModelDir::open(&args.model)?, &device, precision)?;
     let report = Report { version: VERSION.into(), device: device.describe(), model: args.model, results: vec![measured.row] };
-    print!("{}", bench::render(&report, if args.json { Format::Json } else { args.format })?);
+    print(bench::render(&report, if args.json { Format::Json } else { args.format })?.trim_end());
     if args.profile {
         print_profile(&measured.profile);
     }
@@ -69,10 +69,10 @@ pub fn run(args: Args) -> Result<()> {
 /// Where the time of one run went, on standard error so that the report stays readable by programs.
 fn print_profile(totals: &[OpTotal]) {
     let all: f64 = totals.iter().map(|total| total.seconds).sum();
-    eprintln!("\n{:>9} {:>6} {:>6} {:>9}  operation and output", "ms", "share", "calls", "GFLOP/s");
+    note(format_args!("\n{:>9} {:>6} {:>6} {:>9}  operation and output", "ms", "share", "calls", "GFLOP/s"));
     for total in totals {
         let rate = total.gflop / total.seconds;
         let (ms, share) = (total.seconds * 1e3, total.seconds / all * 100.0);
-        eprintln!("{ms:>9.2} {share:>5.1}% {:>6} {rate:>9.1}  {}", total.calls, total.op);
+        note(format_args!("{ms:>9.2} {share:>5.1}% {:>6} {rate:>9.1}  {}", total.calls, total.op));
     }
 }

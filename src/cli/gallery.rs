@@ -1,5 +1,6 @@
 //! `syntic gallery`: pairs to look at.
 
+use super::note;
 use std::path::PathBuf;
 use syntic::shards::{self, GalleryOptions, SheetOptions};
 use syntic::{Error, Result};
@@ -33,14 +34,14 @@ pub fn run(args: Args) -> Result<()> {
         let default = GalleryOptions::default();
         let options = GalleryOptions { limit: args.limit.unwrap_or(default.limit) };
         let pairs = shards::gallery(&args.folder, out, options)?;
-        eprintln!("{pairs} pairs on {}", out.display());
+        note(format_args!("{pairs} pairs on {}", out.display()));
     }
     if let Some(sheet) = &args.sheet {
         let default = SheetOptions::default();
         let options =
             SheetOptions { limit: args.limit.unwrap_or(default.limit), columns: args.columns.unwrap_or(default.columns) };
         let pairs = shards::write_contact_sheet(&args.folder, sheet, options)?;
-        eprintln!("{pairs} pairs on {}", sheet.display());
+        note(format_args!("{pairs} pairs on {}", sheet.display()));
     }
     Ok(())
 }

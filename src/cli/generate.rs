@@ -1,8 +1,7 @@
 //! `syntic generate`: captions in, shards of image-text pairs out.
 
-use super::DeviceArgs;
-use super::named;
 use super::progress::Report;
+use super::{DeviceArgs, named, print};
 use std::path::PathBuf;
 use syntic::corpus::{CorpusOptions, Format};
 use syntic::diffusion::schedulers::SchedulerName;
@@ -145,7 +144,7 @@ pub fn run(args: Args) -> Result<()> {
     if dry_run {
         let plan = run.describe()?;
         if json {
-            println!("{plan}")
+            print(plan)
         } else {
             print_plan(&plan)
         }
@@ -165,8 +164,8 @@ pub fn run(args: Args) -> Result<()> {
 fn print_plan(plan: &serde_json::Value) {
     for (key, value) in plan.as_object().into_iter().flatten() {
         match value {
-            serde_json::Value::String(text) => println!("{key:>16}  {text}"),
-            other => println!("{key:>16}  {other}"),
+            serde_json::Value::String(text) => print(format_args!("{key:>16}  {text}")),
+            other => print(format_args!("{key:>16}  {other}")),
         }
     }
 }

@@ -9,6 +9,8 @@ mod verify;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, value_parser};
+use std::fmt;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use syntic::device::{Device, Precision};
 use syntic::{Error, Result};
@@ -81,6 +83,16 @@ fn named<T: Clone + Send + Sync + 'static>(
     PossibleValuesParser::new(values.iter().map(|(name, _)| *name)).try_map(move |typed| {
         values.iter().find(|(name, _)| *name == typed).map(|(_, value)| value.clone()).ok_or("not one of the values")
     })
+}
+
+/// A line on standard output. That nobody reads it is no failure of the program.
+fn print(line: impl fmt::Display) {
+    _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A line on standard error, likewise.
+pub fn note(line: impl fmt::Display) {
+    _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// A flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once.

@@ -1,8 +1,9 @@
 //! How a run shows itself: a bar on a terminal, plain lines elsewhere, or one JSON object a line.
 
+use super::{note, print};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use syntic::generate::{Event, Events};
@@ -46,10 +47,7 @@ impl Report {
 impl Events for Report {
     fn event(&self, event: &Event<'_>) {
         match self {
-            Report::Json => {
-                // A reader that went away is not this run's failure: the shards are what counts.
-                let _ = writeln!(std::io::stdout().lock(), "{}", to_json(event));
-            }
+            Report::Json => print(to_json(event)),
             Report::Bar(bar) => show_bar(bar, event),
             Report::Lines(lines) => {
                 if let Ok(mut lines) = lines.lock() {
@@ -80,7 +78,7 @@ fn show_bar(bar: &ProgressBar, event: &Event<'_>) {
                 bar.println(format!("warning: {key} failed: {fault}"));
             }
         }
-        Event::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
+        Event::Warning(text) => bar.suspend(|| note(format_args!("warning: {text}"))),
         Event::Resumed { samples, .. } => {
             bar.inc(*samples);
             bar.reset_eta();
@@ -89,7 +87,7 @@ fn show_bar(bar: &ProgressBar, event: &Event<'_>) {
         Event::Finished(_) => bar.finish_and_clear(),
     }
     if let Some(line) = sentence(event) {
-        bar.suspend(|| eprintln!("{line}"));
+        bar.suspend(|| note(line));
     }
 }
 
@@ -102,18 +100,18 @@ impl Lines {
                 self.done += samples;
                 self.before += samples;
             }
-            Event::Warning(text) => eprintln!("warning: {text}"),
+            Event::Warning(text) => note(format_args!("warning: {text}")),
             Event::Sample { key, fault, .. } => {
                 self.done += 1;
                 if let Some(fault) = fault {
-                    eprintln!("warning: {key} failed: {fault}");
+                    note(format_args!("warning: {key} failed: {fault}"));
                 }
                 self.rate();
             }
             Event::Step { .. } | Event::Shard { .. } | Event::Finished(_) => {}
         }
         if let Some(line) = sentence(event) {
-            eprintln!("{line}");
+            note(line);
         }
     }
 
@@ -124,8 +122,8 @@ impl Lines {
         let (Some(started), true) = (self.started, due) else { return };
         self.last = Some(now);
         let rate = (self.done - self.before) as f64 / (now - started).as_secs_f64();
-        let left = Duration::from_secs_f64((self.total - self.done) as f64 / rate.max(1e-9));
-        eprintln!("{}/{} images, {rate:.2} images/s, {} left", self.done, self.total, indicatif::HumanDuration(left));
+        let left = Duration::from_secs_f64(self.total.saturating_sub(self.done) as f64 / rate.max(1e-9));
+        note(format_args!("{}/{} images, {rate:.2} images/s, {} left", self.done, self.total, indicatif::HumanDuration(left)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! `syntic random-model`: a Stable Diffusion folder with seeded random weights.
 
-use super::named;
+use super::{named, note};
 use std::path::PathBuf;
 use syntic::Result;
 use syntic::diffusion::declared_tensors;
@@ -27,6 +27,6 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     write_model_folder(&args.out, args.arch, args.dtype, args.seed, &declared_tensors)?;
-    eprintln!("{} with random weights (seed {}): {}", args.arch.name(), args.seed, args.out.display());
+    note(format_args!("{} with random weights (seed {}): {}", args.arch.name(), args.seed, args.out.display()));
     Ok(())
 }

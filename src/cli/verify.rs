@@ -1,5 +1,6 @@
 //! `syntic verify`: are the shards of a folder complete, readable, and what their statistics say?
 
+use super::print;
 use std::path::PathBuf;
 use syntic::{Error, Result, shards};
 
@@ -19,9 +20,9 @@ pub fn run(args: Args) -> Result<()> {
     let report = shards::verify(&args.folder)?;
     if args.json {
         let json = serde_json::to_string(&report).map_err(|e| Error::Internal { op: "verify", message: e.to_string() })?;
-        println!("{json}");
+        print(json);
     } else {
-        report.lines().iter().for_each(|line| println!("{line}"));
+        report.lines().iter().for_each(print);
     }
     if report.is_ok() { Ok(()) } else { Err(Error::Damaged { path: args.folder, problems: report.problems.len() }) }
 }

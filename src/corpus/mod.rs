@@ -30,6 +30,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use self::text::TextReader;
+use crate::files::hex;
 use crate::{Error, Result};
 
 /// The longest caption accepted, in bytes. CLIP reads 77 tokens, some 300 bytes of English; a longer "caption" than this is a
@@ -199,7 +200,7 @@ impl Corpus {
             }
             hasher.update(&list.bytes);
         }
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hasher.finalize())
     }
 }
 

@@ -51,7 +51,7 @@ impl Plan {
 }
 
 /// Packs tensors by decreasing size: each goes to the lowest gap among the placed tensors that live at the same time.
-/// Returns the offsets in order of birth and the size of the arena.
+/// Returns the offsets in order of birth and the size of the arena; a plan beyond all memory saturates, and no arena runs it.
 fn place(events: &[Event]) -> (Vec<usize>, usize) {
     struct Life {
         bytes: usize,
@@ -72,18 +72,18 @@ fn place(events: &[Event]) -> (Vec<usize>, usize) {
     let mut placed: Vec<usize> = Vec::new();
     let mut peak = 0;
     for i in order {
-        let mut offset = 0;
+        let mut offset = 0usize;
         for &j in &placed {
             let together = lives[j].birth < lives[i].death && lives[i].birth < lives[j].death;
             if together {
-                if offset + lives[i].bytes <= offsets[j] {
+                if offset.saturating_add(lives[i].bytes) <= offsets[j] {
                     break;
                 }
-                offset = offset.max(offsets[j] + lives[j].bytes);
+                offset = offset.max(offsets[j].saturating_add(lives[j].bytes));
             }
         }
         offsets[i] = offset;
-        peak = peak.max(offset + lives[i].bytes);
+        peak = peak.max(offset.saturating_add(lives[i].bytes));
         let at = placed.partition_point(|&j| offsets[j] <= offset);
         placed.insert(at, i);
     }
@@ -105,7 +105,7 @@ impl Default for Arena {
 impl Arena {
     /// An empty arena; it grows to the largest plan that it runs.
     pub fn new() -> Arena {
-        Arena { block: Block::zeroed(0) }
+        Arena { block: Block::empty() }
     }
 
     /// Bytes held.
@@ -114,17 +114,30 @@ impl Arena {
     }
 
     /// Makes room for `plan`, so that [`Arena::run`] does not have to.
-    pub fn reserve(&mut self, plan: &Plan) {
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] if there is not that much memory.
+    pub fn reserve(&mut self, plan: &Plan) -> Result<()> {
         if self.block.bytes() < plan.bytes() {
-            self.block = Block::zeroed(0); // free the old block before taking the new one
-            self.block = Block::zeroed(plan.bytes());
+            self.block = Block::empty(); // free the old block before taking the new one
+            self.block = Block::zeroed(plan.bytes())?;
         }
+        Ok(())
+    }
+
+    /// Records `pass` and runs it once.
+    ///
+    /// # Errors
+    /// As [`Plan::record`] and [`Arena::run`].
+    pub fn run_once<R: Send>(&mut self, device: &Device, mut pass: impl FnMut(&Exec<'_>) -> Result<R> + Send) -> Result<R> {
+        let plan = Plan::record(device, |exec| pass(exec).map(drop))?;
+        self.run(device, &plan, pass)
     }
 
     /// Runs `pass`, which must perform the operations that `plan` recorded, in the same order.
     ///
     /// # Errors
-    /// What `pass` returns; an internal error if it takes or drops tensors otherwise than in the recording.
+    /// What `pass` returns; [`Arena::reserve`]'s; an internal error if it takes or drops tensors otherwise than in the recording.
     pub fn run<R: Send>(&mut self, device: &Device, plan: &Plan, pass: impl FnOnce(&Exec<'_>) -> Result<R> + Send) -> Result<R> {
         self.run_observed(device, plan, None, pass)
     }
@@ -137,10 +150,9 @@ impl Arena {
         observer: Option<&(dyn Observer + Sync)>,
         pass: impl FnOnce(&Exec<'_>) -> Result<R> + Send,
     ) -> Result<R> {
-        self.reserve(plan);
+        self.reserve(plan)?;
         let block = &mut self.block;
-        let Device::Cpu(cpu) = device;
-        cpu.install(move || {
+        device.install(move || {
             let exec = Exec::running(device, plan, block, observer);
             let result = pass(&exec)?;
             match exec.finish() {

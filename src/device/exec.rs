@@ -1,7 +1,7 @@
 //! One pass of a model, being recorded or run, and the tensors it makes.
 
 use super::arena::{Event, Plan};
-use super::buffer::{Block, Buffer};
+use super::buffer::{Block, Buffer, out_of_memory};
 use super::{Device, plan_mismatch};
 use crate::Result;
 use crate::tensor::{DType, Shape};
@@ -92,10 +92,11 @@ impl<'p> Exec<'p> {
     /// A new tensor with undefined content; the caller writes all of it.
     ///
     /// # Errors
-    /// If this run takes memory otherwise than its recording did.
+    /// If no memory can hold it, or if this run takes memory otherwise than its recording did.
     pub fn alloc(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor<'_>> {
         let shape = shape.into();
-        let event = Event::Alloc { bytes: shape.len() * dtype.size() };
+        // Checked, because `Tensor::f32` relies on it: the memory is as long as the shape says.
+        let event = Event::Alloc { bytes: shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))? };
         self.advance(event);
         if self.astray.get() {
             return Err(plan_mismatch(format!("a tensor {shape:?} {dtype} was not expected at event {}", self.cursor.get())));
@@ -129,7 +130,8 @@ impl<'p> Exec<'p> {
     /// If the part reaches outside the buffer.
     pub fn view_part<'e>(&'e self, buffer: &'e Buffer, start: usize, shape: impl Into<Shape>) -> Tensor<'e> {
         let shape = shape.into();
-        assert!(start + shape.len() <= buffer.shape().len(), "{shape:?} from {start} is outside {:?}", buffer.shape());
+        let room = buffer.shape().len().checked_sub(start);
+        assert!(room.is_some_and(|room| shape.len() <= room), "{shape:?} from {start} is outside {:?}", buffer.shape());
         // SAFETY: inside the buffer, as just checked.
         let data = unsafe { buffer_ptr(buffer).add(start * buffer.dtype().size()) };
         Tensor { exec: self, data, id: None, shape, dtype: buffer.dtype() }

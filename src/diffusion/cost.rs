@@ -34,7 +34,7 @@ impl Cost {
 
         let unet = Unet::new(spec.unet.clone(), device, Precision::F32, &Loader::declare())?;
         let outputs = if guided { 2 * batch } else { batch };
-        let (time, state) = (unet.time_state(device, 1), TextState::zeros(device, &unet, 1, length));
+        let (time, state) = (unet.time_state(device, 1)?, TextState::zeros(device, &unet, 1, length)?);
         let halves = if guided { Halves::Both } else { Halves::Prompts };
         let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &vec![0; outputs], halves };
         let unet = Plan::record(device, |exec| {

@@ -20,12 +20,6 @@ pub(super) fn to_channels_first(pixels: &[f32], channels: usize, planes: &mut [f
     }
 }
 
-/// A decoded image in about [-1, 1] as 8-bit pixels, rounded as numpy rounds (half to even).
-pub(super) fn to_bytes(image: &[f32]) -> Vec<u8> {
-    // A saturating cast: NaN becomes 0. Callers look for NaN first.
-    image.iter().map(|x| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,10 +32,5 @@ mod tests {
         assert_eq!(pixels[..5], [0.0, 6.0, 12.0, 18.0, 1.0]);
         to_channels_first(&pixels, 4, &mut back);
         assert_eq!(back, planes);
-    }
-
-    #[test]
-    fn pixels_are_clamped_and_rounded() {
-        assert_eq!(to_bytes(&[-1.5, -1.0, 0.0, 1.0, 9.0, 2.0 / 255.0 - 1.0]), [0, 0, 128, 255, 255, 1]);
     }
 }

@@ -87,6 +87,17 @@ impl ModelSpec {
         Ok(())
     }
 
+    /// Checks a number of images (or prompts) to be made at once.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the limit.
+    pub fn check_batch(&self, batch: usize) -> Result<()> {
+        if !(1..=MAX_BATCH).contains(&batch) {
+            return Err(Error::usage(format!("--batch {batch} is not from 1 to {MAX_BATCH}"), "batches of 1 to 16 are usual"));
+        }
+        Ok(())
+    }
+
     /// Checks the names, shapes and types of all tensors that [`StableDiffusion::load`] reads, but not their values.
     ///
     /// # Errors
@@ -123,6 +134,9 @@ const DECODER_SKIPS: [&str; 2] = ["encoder.", "quant_conv."];
 
 /// Longest side of an image, in pixels.
 const MAX_SIDE: usize = 1 << 14;
+
+/// Most images at once: more than is of any use, and few enough that products of extents fit in 64 bits.
+const MAX_BATCH: usize = 1 << 10;
 
 /// The networks that make images, on a device. The autoencoder's encoder is not among them: see [`load_vae_encoder`].
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::model::StableDiffusion;
 use super::sampler::{Sample, Settings};
 use super::unet::{Conditions, Halves, TextState, TimeState};
-use crate::device::{Arena, Device, Exec, Plan};
+use crate::device::{Arena, Exec};
 use crate::ops::elementwise::guidance;
 use crate::{Error, Result};
 
@@ -28,8 +28,8 @@ impl<'m> Prepared<'m> {
         let savings = settings.savings;
         // Room for a negative prompt per sample only where it is not shared; for all steps only if they are kept.
         let prompts = if savings.negative_once { 1 + max_batch } else { 2 * max_batch };
-        let text = TextState::zeros(&model.device, &model.unet, prompts, settings.negative.len());
-        let time = model.unet.time_state(&model.device, if savings.time_before_loop { timesteps.len() } else { 1 });
+        let text = TextState::zeros(&model.device, &model.unet, prompts, settings.negative.len())?;
+        let time = model.unet.time_state(&model.device, if savings.time_before_loop { timesteps.len() } else { 1 })?;
         let mut prepared = Prepared { model, settings, time, text };
         if savings.time_before_loop {
             prepared.encode_time(arena, timesteps)?;
@@ -62,13 +62,13 @@ impl<'m> Prepared<'m> {
     /// Fills the time state from its first row on.
     fn encode_time(&mut self, arena: &mut Arena, timesteps: &[f32]) -> Result<()> {
         let (model, time, guidance) = (self.model, &mut self.time, self.settings.guidance);
-        run_once(&model.device, arena, |exec| model.unet.encode_time(exec, timesteps, guidance, time))
+        arena.run_once(&model.device, |exec| model.unet.encode_time(exec, timesteps, guidance, time))
     }
 
     /// Fills the text state from row `first` on.
     fn encode_text(&mut self, arena: &mut Arena, ids: &[u32], first: usize) -> Result<()> {
         let (model, text, length) = (self.model, &mut self.text, self.settings.negative.len());
-        run_once(&model.device, arena, |exec| {
+        arena.run_once(&model.device, |exec| {
             let hidden = model.text.forward(exec, ids, length)?;
             model.unet.encode_text(exec, &hidden, first, text)
         })
@@ -155,14 +155,4 @@ impl Evaluation<'_> {
         prediction.read_f32(output);
         Ok(())
     }
-}
-
-/// Records a pass and runs it.
-pub(super) fn run_once<R: Send>(
-    device: &Device,
-    arena: &mut Arena,
-    mut pass: impl FnMut(&Exec<'_>) -> Result<R> + Send,
-) -> Result<R> {
-    let plan = Plan::record(device, |exec| pass(exec).map(drop))?;
-    arena.run(device, &plan, pass)
 }

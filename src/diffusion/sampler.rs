@@ -3,11 +3,12 @@
 //! Sample i depends on the model, its prompt, its seed and the settings only: not on the batch it is in, its place there,
 //! or the number of threads.
 
-use super::layout::{to_bytes, to_channels_first, to_channels_last};
+use super::layout::{to_channels_first, to_channels_last};
 use super::model::StableDiffusion;
-use super::prepared::{Prepared, run_once};
+use super::prepared::Prepared;
 use super::schedulers::Scheduler;
 use crate::device::{Arena, Plan};
+use crate::ops::elementwise::{all_finite, to_pixels};
 use crate::rng::{RngKind, SampleNoise};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
@@ -94,7 +95,7 @@ impl<'m> Sampler<'m> {
     /// Prepares for batches of up to `max_batch` samples: computes what the steps and the negative prompt need.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a size that the model cannot make or a guidance scale that is not a number.
+    /// [`Error::Usage`] for a size or a batch that cannot be made, or a guidance scale that is not a number.
     pub fn new(
         model: &'m StableDiffusion,
         scheduler: Box<dyn Scheduler>,
@@ -105,7 +106,8 @@ impl<'m> Sampler<'m> {
         if !settings.guidance.is_finite() {
             return Err(Error::usage(format!("guidance {} is not a finite number", settings.guidance), "use --guidance 7.5"));
         }
-        let (mut arena, max_batch) = (Arena::new(), max_batch.max(1));
+        model.spec.check_batch(max_batch)?;
+        let mut arena = Arena::new();
         let prepared = Prepared::new(model, settings, scheduler.timesteps(), max_batch, &mut arena)?;
         Ok(Sampler { prepared, scheduler, max_batch, arena, latents: Vec::new() })
     }
@@ -180,7 +182,7 @@ impl<'m> Sampler<'m> {
         let mut output = vec![0.0; batch * len];
         let mut input = vec![0.0; batch * len];
         let plan = Plan::record(device, |exec| self.prepared.evaluation(0, batch, rows).run(exec, &[], &mut []))?;
-        self.arena.reserve(&plan);
+        self.arena.reserve(&plan)?;
         self.scheduler.reset();
         for step in 0..steps {
             if progress(step, steps).is_break() {
@@ -212,14 +214,12 @@ impl<'m> Sampler<'m> {
         to_channels_first(latents, channels, &mut planes);
         let factor = model.vae.config().scaling_factor;
         let scaled: Vec<f32> = latents.iter().map(|x| x / factor).collect();
-        let mut image = vec![0.0; settings.height * settings.width * model.vae.config().image_channels];
-        run_once(&model.device, &mut self.arena, |exec| {
-            let latents = exec.input([1, height, width, channels], &scaled)?;
-            model.vae.forward(exec, latents)?.read_f32(&mut image);
-            Ok(())
+        let mut pixels = vec![0; settings.height * settings.width * model.vae.config().image_channels];
+        let finite = self.arena.run_once(&model.device, |exec| {
+            let image = model.vae.forward(exec, exec.input([1, height, width, channels], &scaled)?)?;
+            to_pixels(exec, &image, &mut pixels)?;
+            Ok(!exec.is_running() || all_finite(image.f32()))
         })?;
-        let pixels = to_bytes(&image);
-        let finite = planes.iter().chain(&image).all(|x| x.is_finite());
-        Ok(Generated { pixels, latents: planes, finite })
+        Ok(Generated { pixels, finite: finite && all_finite(&planes), latents: planes })
     }
 }

@@ -73,6 +73,7 @@ impl<'d> Run<'d> {
         let spec = ModelSpec::read(&model)?;
         let (height, width) = (settings.sampling.height, settings.sampling.width);
         spec.check_size(height, width)?;
+        spec.check_batch(settings.batch)?;
         let scheduler = settings.sampling.scheduler.resolve(&spec.scheduler)?;
         let evaluations = schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?.timesteps().len();
         let tokenizer = ClipTokenizer::open(&model.component("tokenizer")?)?;

@@ -48,7 +48,7 @@ impl Work {
         let mine = (selection.worker_index as u64..shards).step_by(selection.worker_count as usize);
         let job = |shard: u64| {
             let start = selection.offset + shard * size;
-            Job { shard: shard as u32, captions: start..end.min(start + size) }
+            Job { shard: shard as u32, captions: start..end.min(start.saturating_add(size)) }
         };
         Ok(Work { selected, jobs: mine.map(job).collect() })
     }
@@ -97,6 +97,9 @@ mod tests {
         let part = work(3, Some(5), (0, 1)).unwrap();
         assert_eq!(part.selected, 3..8);
         assert_eq!(part.jobs[1], Job { shard: 1, captions: 7..8 });
+        let selection = Selection { offset: 3, limit: None, worker_index: 0, worker_count: 1 };
+        let whole = Work::new(&selection, usize::MAX, 10).unwrap();
+        assert_eq!(whole.jobs, [Job { shard: 0, captions: 3..10 }]);
     }
 
     #[test]

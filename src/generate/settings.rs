@@ -77,19 +77,13 @@ pub struct Output {
     pub save_latents: Option<PathBuf>,
 }
 
-/// Most images at once: more than memory holds at any useful size.
-const MAX_BATCH: usize = 4096;
-
 impl Settings {
     /// Refuses settings that cannot work, whatever the model.
     pub fn check(&self) -> Result<()> {
-        let Settings { selection, sampling, output, batch, .. } = self;
-        let one_or_more = [("--batch", *batch), ("--shard-size", output.shard_size), ("--steps", sampling.steps)];
+        let Settings { selection, sampling, output, .. } = self;
+        let one_or_more = [("--shard-size", output.shard_size), ("--steps", sampling.steps)];
         if let Some((flag, _)) = one_or_more.iter().find(|(_, value)| *value == 0) {
             return Err(Error::usage(format!("{flag} must be at least 1"), ""));
-        }
-        if *batch > MAX_BATCH {
-            return Err(Error::usage(format!("--batch {batch}: at most {MAX_BATCH}"), "a few are enough to use all cores"));
         }
         if !sampling.guidance.is_finite() {
             return Err(Error::usage(format!("--guidance {} is not a number to scale by", sampling.guidance), "7.5 is usual"));

@@ -2,8 +2,7 @@
 
 use crate::device::cpu::Isa;
 use crate::device::{Arena, Cpu, Device, Exec, Plan};
-use crate::tensor::DType;
-use crate::weights::HostTensor;
+use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 
 /// Values in [-1, 1], different for each seed.

@@ -1,46 +1,14 @@
-//! Writing files so that a crash leaves either the old content or the new one, and never through a link.
+//! Files of shards in progress: written at their end, never through a link.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use crate::{Error, Result};
-
-/// Lower-case hexadecimal of a digest.
-pub(super) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// SHA-256 of `bytes`, in hexadecimal.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Size and SHA-256 of the file at `path`, read in pieces.
-pub(super) fn file_digest(path: &Path) -> Result<(u64, String)> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    let (mut hasher, mut buffer, mut size) = (Sha256::new(), vec![0; 1 << 16], 0u64);
-    loop {
-        let n = file.read(&mut buffer).map_err(Error::io("read", path))?;
-        if n == 0 {
-            return Ok((size, hex(&hasher.finalize())));
-        }
-        hasher.update(&buffer[..n]);
-        size += n as u64;
-    }
-}
+use crate::{Error, Result, files};
 
 /// Reads a small text file, refusing one larger than `cap` bytes.
 pub(super) fn read_small(path: &Path, cap: u64) -> Result<String> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut bytes = Vec::new();
-    file.take(cap + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > cap {
-        return Err(Error::format(path, "", format!("larger than the {cap} bytes that such a file can have")));
-    }
-    String::from_utf8(bytes).map_err(|e| Error::format(path, format!("byte {}", e.utf8_error().valid_up_to()), "not UTF-8"))
+    files::read_text(File::open(path).map_err(Error::io("open", path))?, path, cap)
 }
 
 /// Whether something is at `path`, a dangling link included.
@@ -63,18 +31,6 @@ pub(super) fn refuse_symlink(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses to go on if something other than a regular file is at `path`, which a rename would replace: a link, a folder, or a
-/// device such as `/dev/stdout`.
-pub(super) fn refuse_special(path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.is_file() => Err(Error::usage(
-            format!("{} is not a regular file: it is not replaced", path.display()),
-            "name a file to write, that exists or not",
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// Opens `path` for reading and writing, created if missing, never truncated, never through a link.
 pub(super) fn open_read_write(path: &Path) -> Result<File> {
     refuse_symlink(path)?;
@@ -82,54 +38,9 @@ pub(super) fn open_read_write(path: &Path) -> Result<File> {
     file.map_err(Error::io("open for writing", path))
 }
 
-/// Makes the names in folder `dir` durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    // Folders cannot be opened on Windows, where renames are journalled anyway.
-    if cfg!(unix) {
-        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        File::open(dir).and_then(|folder| folder.sync_all()).map_err(Error::io("sync folder", dir))?;
-    }
-    Ok(())
-}
-
-/// Removes `path` if it is there.
-pub(super) fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
-        _ => Ok(()),
-    }
-}
-
 /// Renames `from` to `to`, replacing it.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io("rename to", to))
-}
-
-/// Where `path` is written before it gets its name: `.<name>.tmp` beside it.
-pub(super) fn temporary_path(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
-}
-
-/// Writes `bytes` to `path` in one step: temporary name, fsync, rename, fsync of the folder.
-pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic_with(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
-}
-
-/// [`write_atomic`] for content that is written in pieces by `write`. If that fails nothing is left behind.
-pub(super) fn write_atomic_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let temporary = temporary_path(path);
-    remove_if_there(&temporary)?;
-    let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(Error::io("create", &temporary))?;
-    let mut file = BufWriter::new(file);
-    let sync = |mut file: BufWriter<File>| file.flush().and_then(|()| file.get_ref().sync_all());
-    let written = write(&mut file).and_then(|()| sync(file).map_err(Error::io("write", path)));
-    if let Err(error) = written {
-        remove_if_there(&temporary)?;
-        return Err(error);
-    }
-    rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// A file that grows at its end. A failed append leaves the logical end where it was, so it can simply be repeated.

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::disk;
 use super::layout::{ShardPaths, shard_id_of};
 use super::reader::{StoredSample, read_shard};
 use super::run::RunManifest;
 use super::stats::{ShardStats, read_stats};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// What [`gallery`] shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +32,9 @@ const STYLE: &str = include_str!("gallery.css");
 /// # Errors
 /// If the folder has no finished shard with an image, a file cannot be read or written, or `out` is there and not a regular file.
 pub fn gallery(dir: &Path, out: &Path, options: GalleryOptions) -> Result<usize> {
-    disk::refuse_special(out)?;
+    files::refuse_special(out)?;
     let mut shown = 0;
-    disk::write_atomic_with(out, |page| {
+    files::write_atomic_with(out, |page| {
         let mut write = |html: &str| page.write_all(html.as_bytes()).map_err(Error::io("write", out));
         write(&head(dir, &finished_shards(dir)?, options.limit))?;
         shown = first_pairs(dir, options.limit, |tar, pair| write(&figure(tar, &pair)?))?;

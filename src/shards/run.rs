@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::disk;
 use super::layout::{ShardPaths, shard_id_of};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Sub-folder of the output folder: img2dataset's reader takes every json at the top for the stats of a shard.
 pub(super) const RUN_DIR: &str = "_run";
@@ -63,7 +63,7 @@ impl RunManifest {
         refuse_foreign_shards(dir, false)?;
         let runtime_path = run.join(format!("{name}.json"));
         disk::refuse_symlink(&runtime_path)?;
-        disk::write_atomic(&runtime_path, &pretty(&runtime_path, runtime)?)?;
+        files::write_atomic(&runtime_path, &pretty(&runtime_path, runtime)?)?;
         let config_sha256 = config_sha256(config);
         Ok(RunManifest { config: config.clone(), config_sha256, _worker_lock: worker_lock })
     }
@@ -100,7 +100,7 @@ impl RunManifest {
 
 /// SHA-256, in hexadecimal, of `config` as compact JSON with the keys of every object sorted.
 pub fn config_sha256(config: &Value) -> String {
-    disk::sha256_hex(canonical(config).to_string().as_bytes())
+    files::sha256_hex(canonical(config).to_string().as_bytes())
 }
 
 fn canonical(value: &Value) -> Value {
@@ -132,7 +132,7 @@ fn record(path: &Path, config: &Value) -> Result<()> {
                 "config_sha256": config_sha256(config),
                 "config": config,
             });
-            disk::write_atomic(path, &pretty(path, &document)?)
+            files::write_atomic(path, &pretty(path, &document)?)
         }
     }
 }

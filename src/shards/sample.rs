@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::disk::sha256_hex;
+use crate::files::sha256_hex;
 use crate::{Error, Result};
 
 /// Type of a column, in the json and in the parquet. Every column can also be null.

@@ -7,8 +7,8 @@ use image::{Rgb, RgbImage};
 
 use super::encode::{ImageFormat, encode_image};
 use super::gallery::first_pairs;
-use super::{MAX_PIXELS, decode_image, disk, font};
-use crate::{Error, Result};
+use super::{MAX_PIXELS, decode_image, font};
+use crate::{Error, Result, files};
 
 /// One picture of a contact sheet.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<RgbImage> {
 
 /// Writes a contact sheet of the first pairs of folder `dir` to the PNG `out`, and tells how many it shows.
 pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Result<usize> {
-    disk::refuse_special(out)?;
+    files::refuse_special(out)?;
     let mut tiles = Vec::new();
     first_pairs(dir, options.limit, |tar, pair| {
         let (_, image) = pair.image().ok_or_else(|| Error::format(tar, &pair.key, "no image"))?;
@@ -94,7 +94,7 @@ pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Res
         Ok(())
     })?;
     let sheet = contact_sheet(&tiles, options.columns)?;
-    disk::write_atomic(out, &encode_image(ImageFormat::Png, 100, sheet.width(), sheet.height(), &sheet)?)?;
+    files::write_atomic(out, &encode_image(ImageFormat::Png, 100, sheet.width(), sheet.height(), &sheet)?)?;
     Ok(tiles.len())
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk;
 use super::layout::ShardPaths;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Counts, times and digests of a finished shard. The first eight fields are img2dataset's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,5 +72,5 @@ pub(super) fn parse_stats(path: &Path, text: &str) -> Result<ShardStats> {
 pub(super) fn write_stats(path: &Path, stats: &ShardStats) -> Result<()> {
     let text = serde_json::to_vec_pretty(stats)
         .map_err(|e| Error::Internal { op: "shards", message: format!("stats cannot be written as JSON: {e}") })?;
-    disk::write_atomic(path, &text)
+    files::write_atomic(path, &text)
 }

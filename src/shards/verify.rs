@@ -14,7 +14,7 @@ use super::run::{RunManifest, config_sha256};
 use super::sample::{SUCCESS, has_failed};
 use super::stats::{ShardStats, read_stats};
 use super::{decode_image, disk, image_fault, table};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Something wrong in a folder of shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -226,7 +226,7 @@ impl ShardCheck<'_> {
 
     /// Whether the file at `path` is the one that the stats describe.
     fn digest(&mut self, path: &Path, size: u64, sha256: &str) -> bool {
-        let message = match disk::file_digest(path) {
+        let message = match files::file_digest(path) {
             Ok((found, _)) if found != size => format!("{found} bytes, where the stats say {size}: cut off or changed"),
             Ok((_, found)) if found != sha256 => format!("SHA-256 {found}, where the stats say {sha256}: changed"),
             Ok(_) => return true,
@@ -301,7 +301,7 @@ fn sample_faults(path: &Path, sample: &StoredSample, row: Option<Option<&Map<Str
     if sample.caption().is_none() || text(&fields, "caption") != sample.caption() {
         faults.push("KEY.txt differs from the caption in the json".into());
     }
-    if text(&fields, "sha256") != Some(&disk::sha256_hex(image)) {
+    if text(&fields, "sha256") != Some(&files::sha256_hex(image)) {
         faults.push("the image is not the one whose SHA-256 is in the json".into());
     }
     match decode_image(path, "image", image) {

@@ -18,7 +18,7 @@ use super::layout::{ShardPaths, sample_key, shard_name};
 use super::sample::{self, Column, Outcome, Sample};
 use super::stats::{self, ShardStats};
 use super::{table, ustar};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// What all shards of a folder have in common.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +125,7 @@ impl ShardWriter {
         }
         writer.tar.trim_and_sync()?;
         writer.journal.trim_and_sync()?;
-        disk::sync_dir(dir)?;
+        files::sync_folder(dir)?;
         Ok(writer)
     }
 
@@ -141,7 +141,7 @@ impl ShardWriter {
             return Ok(false);
         }
         let Some(bytes) = self.tar.read_next(entry.end - start)? else { return Ok(false) };
-        if disk::sha256_hex(&bytes) != entry.sha256 {
+        if files::sha256_hex(&bytes) != entry.sha256 {
             return Ok(false);
         }
         self.tar.advance(entry.end);
@@ -180,7 +180,7 @@ impl ShardWriter {
         let row = sample::row(sample, &key, &self.settings.columns)?;
         let members = self.members(sample, &key, &row)?;
         let (tar_end, seconds) = (self.tar.end(), self.seconds_before + self.opened.elapsed().as_secs_f64());
-        let entry = Entry { end: tar_end + members.len() as u64, sha256: disk::sha256_hex(&members), seconds, row };
+        let entry = Entry { end: tar_end + members.len() as u64, sha256: files::sha256_hex(&members), seconds, row };
         let line = journal::line(&self.paths.journal, &entry)?;
         self.tar.append(&members)?;
         if let Err(error) = self.journal.append(&line) {
@@ -216,13 +216,13 @@ impl ShardWriter {
         self.tar.trim_and_sync()?;
         let columns = sample::all_columns(&self.settings.columns);
         let parquet = table::encode_table(&self.paths.parquet, &columns, &self.rows)?;
-        disk::write_atomic(&self.paths.parquet, &parquet)?;
+        files::write_atomic(&self.paths.parquet, &parquet)?;
         disk::rename(&self.paths.partial_tar, &self.paths.tar)?;
-        disk::sync_dir(&self.dir)?;
+        files::sync_folder(&self.dir)?;
         let stats = self.stats(&parquet);
         stats::write_stats(&self.paths.stats, &stats)?;
-        disk::remove_if_there(&self.paths.journal)?;
-        disk::sync_dir(&self.dir)?;
+        files::remove_if_there(&self.paths.journal)?;
+        files::sync_folder(&self.dir)?;
         Ok(stats)
     }
 
@@ -245,9 +245,9 @@ impl ShardWriter {
             status_dict,
             failed_to_generate: failures,
             tar_size: self.tar.end(),
-            tar_sha256: disk::hex(&self.tar_hasher.clone().finalize()),
+            tar_sha256: files::hex(&self.tar_hasher.clone().finalize()),
             parquet_size: parquet.len() as u64,
-            parquet_sha256: disk::sha256_hex(parquet),
+            parquet_sha256: files::sha256_hex(parquet),
             shard_size: self.settings.shard_size as u64,
             config_sha256: self.settings.config_sha256.clone(),
             syntic_version: crate::VERSION.to_string(),
@@ -259,7 +259,7 @@ impl ShardWriter {
 fn finished(paths: &ShardPaths, settings: &ShardSettings) -> Result<Option<ShardStats>> {
     let Some(stats) = stats::read_stats(&paths.stats)? else { return Ok(None) };
     same_configuration(&paths.stats, &stats.config_sha256, settings)?;
-    disk::remove_if_there(&paths.journal)?;
+    files::remove_if_there(&paths.journal)?;
     Ok(Some(stats))
 }
 
@@ -267,7 +267,7 @@ fn finished(paths: &ShardPaths, settings: &ShardSettings) -> Result<Option<Shard
 fn reclaim_final_names(paths: &ShardPaths, journal: &Journal) -> Result<()> {
     let tar_there = disk::exists(&paths.tar)?;
     if journal.header.is_none() && (tar_there || disk::exists(&paths.parquet)?) {
-        disk::remove_if_there(&paths.journal)?;
+        files::remove_if_there(&paths.journal)?;
         let theirs = if tar_there { &paths.tar } else { &paths.parquet };
         return Err(foreign(theirs));
     }

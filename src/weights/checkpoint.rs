@@ -1,10 +1,11 @@
 //! The weight files of one component, and their comparison with what an architecture declares.
 
-use super::digest::{file_sha256, text_sha256};
+use super::digest::file_sha256;
 use super::file::{Entry, WeightFile};
 use super::names::same_weights;
 use super::nearest::nearest;
 use super::{Component, Loader, NamedShapes, layout};
+use crate::files::sha256_hex;
 use crate::tensor::DType;
 use crate::{Error, Result};
 use safetensors::tensor::Dtype;
@@ -213,7 +214,7 @@ impl Checkpoint {
             [(_, hash)] => hash.clone(),
             many => {
                 let text: String = many.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
-                text_sha256(&text)
+                sha256_hex(text.as_bytes())
             }
         })
     }

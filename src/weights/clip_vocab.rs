@@ -1,6 +1,6 @@
 //! The files of CLIP's tokenizer, from a compact copy of its merge list (origin and license: `assets/README.md`).
 
-use super::atomic::write_atomically;
+use crate::files::write_atomic_from;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -57,8 +57,8 @@ fn byte_letters() -> Vec<char> {
 pub(super) fn write_tokenizer(folder: &Path, pad: &str) -> Result<()> {
     let vocabulary = Vocabulary::clip()?;
     let ids: Map<String, Value> = vocabulary.tokens.into_iter().zip(0..).map(|(token, id)| (token, Value::from(id))).collect();
-    write_atomically(&folder.join("vocab.json"), |file| Ok(serde_json::to_writer(file, &ids)?))?;
-    write_atomically(&folder.join("merges.txt"), |file| {
+    write_atomic_from(&folder.join("vocab.json"), |file| Ok(serde_json::to_writer(file, &ids)?))?;
+    write_atomic_from(&folder.join("merges.txt"), |file| {
         writeln!(file, "#version: 0.2")?;
         vocabulary.merges.iter().try_for_each(|merge| writeln!(file, "{merge}"))
     })?;
@@ -75,7 +75,7 @@ pub(super) fn write_tokenizer(folder: &Path, pad: &str) -> Result<()> {
         "model_max_length": 77, "pad_token": pad, "tokenizer_class": "CLIPTokenizer", "unk_token": added(END),
     });
     for (name, value) in [("special_tokens_map.json", special), ("tokenizer_config.json", config)] {
-        write_atomically(&folder.join(name), |file| Ok(serde_json::to_writer_pretty(file, &value)?))?;
+        write_atomic_from(&folder.join(name), |file| Ok(serde_json::to_writer_pretty(file, &value)?))?;
     }
     Ok(())
 }

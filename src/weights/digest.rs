@@ -1,11 +1,9 @@
 //! SHA-256 of files and of models: what made an image, in one line.
 
 use super::{Component, ModelDir};
+use crate::files::{file_digest, sha256_hex};
 use crate::{Error, Result};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// SHA-256 of a file, in hexadecimal.
@@ -13,24 +11,7 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Io`] if it cannot be read.
 pub fn file_sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block).map_err(Error::io("read", path))? {
-            0 => return Ok(hex(&hasher.finalize())),
-            read => hasher.update(&block[..read]),
-        }
-    }
-}
-
-/// SHA-256 of a text, in hexadecimal.
-pub(super) fn text_sha256(text: &str) -> String {
-    hex(&Sha256::digest(text))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    file_digest(path).map(|(_, hash)| hash)
 }
 
 impl ModelDir {
@@ -61,6 +42,6 @@ impl ModelDir {
                 lines.push(format!("{name}/{file_name} {}\n", file_sha256(&file)?));
             }
         }
-        Ok(text_sha256(&lines.concat()))
+        Ok(sha256_hex(lines.concat().as_bytes()))
     }
 }

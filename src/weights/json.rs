@@ -1,9 +1,8 @@
 //! JSON files of a model folder, and the rule for links that keeps reads inside a Hugging Face cache.
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use serde_json::Value;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest JSON file that is read: configurations are kilobytes, an index or a vocabulary a few megabytes.
@@ -24,15 +23,8 @@ pub fn read_json(path: &Path) -> Result<Value> {
 /// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is larger, not UTF-8, or a link out of its repository.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     let file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::format(path, "", format!("is larger than {limit} bytes: not the file of a model that it should be")));
-    }
-    if bytes.starts_with(b"\xEF\xBB\xBF") {
-        bytes.drain(..3);
-    }
-    String::from_utf8(bytes).map_err(|e| Error::format(path, format!("byte {}", e.utf8_error().valid_up_to()), "is not UTF-8"))
+    let text = files::read_text(file, path, limit)?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_string).unwrap_or(text))
 }
 
 /// The real path of a regular file. In a snapshot of a Hugging Face cache files are links, which may lead into the same repository's

@@ -1,13 +1,12 @@
 //! Whole model folders with random weights: for measuring and testing where nothing can be downloaded.
 
-use super::atomic::{sync_folder, write_atomically};
 use super::clip_vocab::write_tokenizer;
 use super::random::write_safetensors;
 use super::{Component, NamedShapes};
+use crate::files::{sync_folder, write_atomic};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 /// An architecture that random models are made of.
@@ -125,5 +124,5 @@ fn make_folder(folder: &Path) -> Result<()> {
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_atomically(path, |file| file.write_all(text.as_bytes()))
+    write_atomic(path, text.as_bytes())
 }

@@ -3,7 +3,7 @@
 //! Value `i` of a tensor is a function of (seed, tensor name, i) in integer arithmetic, so a file is the same on every machine
 //! and with every number of threads.
 
-use super::atomic::write_atomically;
+use crate::files::write_atomic_from;
 use crate::tensor::DType;
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -30,7 +30,7 @@ const HEADER_ALIGNMENT: usize = 8;
 /// names that repeat or sizes that overflow.
 pub fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>)], dtype: DType, seed: u64) -> Result<()> {
     let header = header(tensors, dtype, seed)?;
-    write_atomically(path, |file| {
+    write_atomic_from(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
         let mut bytes = Vec::new();

@@ -125,8 +125,10 @@ fn sizes_that_do_not_fit() {
     let out = folder.path().join("out");
     run(&mut generate(&captions, &out, &["--width", "65"])).expect(2, &["--width 65", "multiple of 8"]);
     run(&mut generate(&captions, &out, &["--height", "0"])).expect(2, &["--height 0"]);
-    run(&mut generate(&captions, &out, &["--batch", "0"])).expect(2, &["--batch"]);
-    run(&mut generate(&captions, &out, &["--batch", "100000000000"])).expect(2, &["--batch", "at most"]);
+    for batch in ["0", "1000000000000"] {
+        run(&mut generate(&captions, &out, &["--batch", batch])).expect(2, &["--batch"]);
+        run(&mut generate(&captions, &out, &["--batch", batch, "--dry-run"])).expect(2, &["--batch"]);
+    }
     run(&mut generate(&captions, &out, &["--threads", "100000"])).expect(2, &["--threads", "1024"]);
     run(&mut generate(&captions, &out, &["--shard-size", "0"])).expect(2, &["--shard-size"]);
     run(&mut generate(&captions, &out, &["--worker-index", "2", "--worker-count", "2"])).expect(2, &["--worker-index 2"]);
@@ -238,6 +240,53 @@ fn random_models_do_not_overwrite() {
     assert!(folder.path().join("precious").exists());
 }
 
+/// Fills one f32 tensor of the autoencoder's weights with a value.
+fn fill_vae(model: &Path, key: &str, value: f32) {
+    let path = model.join("vae/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..start]).unwrap();
+    let offset = |i: usize| start + header[key]["data_offsets"][i].as_u64().unwrap() as usize;
+    for element in bytes[offset(0)..offset(1)].chunks_exact_mut(4) {
+        element.copy_from_slice(&value.to_le_bytes());
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn images_that_are_no_pictures_are_marked_and_never_written() {
+    for (value, reason) in [(-1e6, "black"), (1e6, "single colour"), (f32::NAN, "not a number"), (f32::INFINITY, "not a number")]
+    {
+        let (folder, model) = model_copy();
+        fill_vae(&model, "decoder.conv_out.bias", value);
+        for _ in 0..2 {
+            // The second run has nothing to do, and says the same.
+            generate_with(&model, folder.path()).expect(3, &["1 of 1 samples failed", "error_message"]);
+        }
+        let out = folder.path().join("out");
+        let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("00000_stats.json")).unwrap()).unwrap();
+        assert_eq!((&stats["successes"], &stats["failed_to_generate"]), (&0.into(), &1.into()));
+        assert_eq!(std::fs::read(out.join("00000.tar")).unwrap(), [0; 1024], "an archive without members");
+        let verified = run(syntic().arg("verify").arg(&out)).expect(0, &[]);
+        assert!(verified.stdout.contains(reason), "{}", verified.stdout);
+    }
+}
+
+/// `syntic ... | head`: the reader of the output goes away.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 1);
+    let out = folder.path().join("out");
+    for flags in [["--dry-run"], ["--json"]] {
+        let mut command = generate(&captions, &out, &flags);
+        let piped = std::process::Stdio::piped;
+        let mut child = command.stdout(piped()).stderr(piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{flags:?}");
+    }
+}
+
 /// A page is written under another name and renamed: that would replace a link, or a device such as `/dev/stdout`.
 #[cfg(unix)]
 #[test]
@@ -312,30 +361,4 @@ fn shards_missing_at_the_end_do_not_verify() {
     }
     let ran = run(syntic().arg("verify").arg(&out)).expect(3, &["problem"]);
     assert!(ran.stdout.contains("00002") && ran.stdout.contains("missing"), "{}", ran.stdout);
-}
-
-/// Sets every weight of the last convolution of the autoencoder to zero and its bias to `value`: images of that value.
-fn flatten_images(model: &Path, value: f32) {
-    let path = model.join("vae/diffusion_pytorch_model.safetensors");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
-    for (name, value) in [("decoder.conv_out.weight", 0.0), ("decoder.conv_out.bias", value)] {
-        assert_eq!(header[name]["dtype"], "F32");
-        let [start, end] = [0, 1].map(|i| data + header[name]["data_offsets"][i].as_u64().unwrap() as usize);
-        bytes[start..end].chunks_exact_mut(4).for_each(|x| x.copy_from_slice(&value.to_le_bytes()));
-    }
-    std::fs::write(path, bytes).unwrap();
-}
-
-#[test]
-fn images_without_a_picture_are_marked_failed() {
-    for (value, reason) in [(-9.0, "black"), (9.0, "single colour"), (f32::NAN, "not a number")] {
-        let (folder, model) = model_copy();
-        flatten_images(&model, value);
-        generate_with(&model, folder.path()).expect(3, &["1 of 1 samples failed", reason]);
-        // They are on record, and nothing is wrong with the shard.
-        let ran = run(syntic().arg("verify").arg(folder.path().join("out"))).expect(0, &[]);
-        assert!(ran.stdout.contains(reason) && ran.stdout.contains("no problems"), "{}", ran.stdout);
-    }
 }

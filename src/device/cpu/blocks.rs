@@ -27,6 +27,15 @@ impl Block<'_> {
     }
 }
 
+/// The order in which tasks start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// All blocks of the same columns, then the next columns.
+    Down,
+    /// All blocks of the same rows, then the next rows.
+    Across,
+}
+
 /// The first element of the matrix, shared by the tasks.
 struct First(*mut f32);
 
@@ -45,15 +54,15 @@ impl First {
 }
 
 /// Cuts a matrix with rows of `width` elements into blocks of at most `rows` x `columns` and runs `task(row, column, block)`
-/// on each, in parallel, with the place of its first element. Neighbouring tasks share their columns.
+/// on each, in parallel, with the place of its first element.
 ///
 /// # Panics
 /// If an extent is zero or the matrix does not consist of whole rows.
 pub fn for_each_block(
     matrix: &mut [f32],
     width: usize,
-    rows: usize,
-    columns: usize,
+    [rows, columns]: [usize; 2],
+    walk: Walk,
     task: impl Fn(usize, usize, Block<'_>) + Sync,
 ) {
     assert!(
@@ -61,10 +70,13 @@ pub fn for_each_block(
         "blocks of {rows} x {columns} of {width}"
     );
     let height = matrix.len() / width;
-    let down = height.div_ceil(rows);
+    let (down, across) = (height.div_ceil(rows), width.div_ceil(columns));
     let first = First(matrix.as_mut_ptr());
-    for_each_task(down * width.div_ceil(columns), |index| {
-        let (row, column) = (index % down * rows, index / down * columns);
+    for_each_task(down * across, |index| {
+        let (row, column) = match walk {
+            Walk::Down => (index % down * rows, index / down * columns),
+            Walk::Across => (index / across * rows, index % across * columns),
+        };
         let block = Block {
             // SAFETY: row < height and column < width.
             first: unsafe { first.at(row * width + column) },
@@ -83,9 +95,12 @@ mod tests {
 
     #[test]
     fn blocks_cover_the_matrix_once() {
-        for (height, width, rows, columns) in [(1, 1, 1, 1), (7, 5, 3, 2), (8, 6, 4, 3), (3, 10, 8, 16)] {
+        let sizes = [(1, 1, 1, 1), (7, 5, 3, 2), (8, 6, 4, 3), (3, 10, 8, 16)];
+        for ((height, width, rows, columns), walk) in
+            sizes.into_iter().flat_map(|size| [(size, Walk::Down), (size, Walk::Across)])
+        {
             let mut matrix = vec![0.0; height * width];
-            for_each_block(&mut matrix, width, rows, columns, |row, column, mut block| {
+            for_each_block(&mut matrix, width, [rows, columns], walk, |row, column, mut block| {
                 for r in 0..block.rows() {
                     for (c, x) in block.row(r).iter_mut().enumerate() {
                         *x += ((row + r) * width + column + c + 1) as f32;

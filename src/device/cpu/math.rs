@@ -14,11 +14,9 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f32; N]) ->
     y
 }
 
-/// 2^x for x below infinity; error below 1.5 units in the last place. -inf gives 0.
+/// 2^x for finite x; error below 1.5 units in the last place. An infinite x gives NaN.
 #[inline(always)]
 pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
-    // The result is 0 below this; -inf itself must not meet its own rounding.
-    let x = s.max(s.splat(-200.0), x);
     let n = s.round(x);
     // 2^r on [-1/2, 1/2]; error of the fit 3.0e-9.
     let y = polynomial(
@@ -174,9 +172,9 @@ mod tests {
         use Function::*;
         const INF: f32 = f32::INFINITY;
         let cases = [
-            (Exp2, -INF, 0.0),
+            (Exp2, -1e30, 0.0),
             (Exp2, -1000.0, 0.0),
-            (Exp2, 129.0, INF),
+            (Exp2, 1e30, INF),
             (Exp2, 0.0, 1.0),
             (Exp2, -149.0, f32::from_bits(1)),
             (Exp, -INF, 0.0),

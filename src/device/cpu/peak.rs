@@ -7,16 +7,15 @@ use crate::device::Precision;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Independent sums: enough for two pipes with a latency of 4 cycles.
-const SUMS: usize = 12;
 /// Multiply-adds of each sum in one call: about a quarter of a millisecond.
 const TURNS: usize = 1 << 17;
 
 /// Calculates for a while; gives the number of floating-point operations.
 struct Peak;
 
+/// With `SUMS` independent sums: for two pipes, twice the latency in cycles.
 #[inline(always)]
-fn spin<S: Simd>(s: S, multiply_add: impl Fn(S::V, S::V, S::V) -> S::V) -> usize {
+fn spin<S: Simd, const SUMS: usize>(s: S, multiply_add: impl Fn(S::V, S::V, S::V) -> S::V) -> usize {
     let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
     let mut sums = [s.splat(0.0); SUMS];
     for _ in 0..TURNS {
@@ -32,7 +31,7 @@ impl Kernel for Peak {
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        spin(s, |sum, a, b| s.mul_add(sum, a, b))
+        spin::<S, 12>(s, |sum, a, b| s.mul_add(sum, a, b))
     }
 }
 
@@ -40,7 +39,7 @@ impl Bf16Kernel for Peak {
     type Output = usize;
     #[inline(always)]
     fn run<S: SimdBf16>(self, s: S) -> usize {
-        2 * spin(s, |sum, a, b| s.dot_bf16(sum, a, b))
+        2 * spin::<S, 16>(s, |sum, a, b| s.dot_bf16(sum, a, b))
     }
 }
 

@@ -55,6 +55,8 @@ pub trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// a b + c, rounded once where the processor can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// a b - c, rounded once where the processor can.
+    fn mul_sub(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger; b if one of them is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; b if one of them is NaN.
@@ -65,6 +67,22 @@ pub trait Simd: Copy + Send + Sync {
     fn scale_pow2(self, a: Self::V, n: Self::V) -> Self::V;
     /// `yes` in the lanes where a < b, else `no`.
     fn select_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+
+    /// Transposes the square of the first `LANES` lanes of the first `LANES` rows.
+    #[inline(always)]
+    fn transpose(self, rows: &mut [Self::V; 16]) {
+        let mut columns = [[0.0; 16]; 16];
+        for i in 0..Self::LANES {
+            let mut lanes = [0.0; 16];
+            self.store(rows[i], &mut lanes);
+            for j in 0..Self::LANES {
+                columns[j][i] = lanes[j];
+            }
+        }
+        for i in 0..Self::LANES {
+            rows[i] = self.load(&columns[i]);
+        }
+    }
 
     /// Sum of the lanes, always in the same order.
     #[inline(always)]
@@ -86,8 +104,10 @@ pub trait Simd: Copy + Send + Sync {
 pub trait SimdBf16: Simd {
     /// `c + a.low b.low + a.high b.high`; subnormal operands count as zero.
     fn dot_bf16(self, c: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// Rounds both to nearest even and pairs them.
+    /// Rounds both to nearest even and pairs them lane by lane.
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Rounds both to nearest even and pairs neighbours: of the lanes of `first`, then of those of `second`.
+    fn neighbours_bf16(self, first: Self::V, second: Self::V) -> Self::V;
 }
 
 /// Portable lanes: the compiler turns them into what the baseline of the target has.
@@ -153,6 +173,10 @@ impl Simd for Portable {
         } else {
             std::array::from_fn(|i| a[i] * b[i] + c[i])
         }
+    }
+    #[inline(always)]
+    fn mul_sub(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(a, b, c.map(|c| -c))
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {

@@ -96,6 +96,10 @@ impl Simd for Avx2 {
         arithmetic!(_mm256_fmadd_ps(a, b, c))
     }
     #[inline(always)]
+    fn mul_sub(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        arithmetic!(_mm256_fmsub_ps(a, b, c))
+    }
+    #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
         arithmetic!(_mm256_max_ps(a, b))
     }
@@ -125,6 +129,25 @@ impl Simd for Avx2 {
     fn select_less(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         arithmetic!(_mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
     }
+    #[inline(always)]
+    fn transpose(self, rows: &mut [__m256; 16]) {
+        // Squares of 4 x 4 within the 128-bit parts, then the parts.
+        arithmetic!({
+            for i in [0, 4] {
+                let (a, b) = (_mm256_unpacklo_ps(rows[i], rows[i + 1]), _mm256_unpackhi_ps(rows[i], rows[i + 1]));
+                let (c, d) = (_mm256_unpacklo_ps(rows[i + 2], rows[i + 3]), _mm256_unpackhi_ps(rows[i + 2], rows[i + 3]));
+                rows[i] = _mm256_shuffle_ps::<0x44>(a, c);
+                rows[i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+                rows[i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
+                rows[i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
+            }
+            for j in 0..4 {
+                let (a, b) = (rows[j], rows[j + 4]);
+                rows[j] = _mm256_permute2f128_ps::<0x20>(a, b);
+                rows[j + 4] = _mm256_permute2f128_ps::<0x31>(a, b);
+            }
+        })
+    }
 }
 
 /// The mask of the first `n` lanes.
@@ -152,6 +175,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn load_partial(self, x: &[f32]) -> __m512 {
         if x.len() >= Self::LANES {
             return self.load(x);
+        }
+        if x.is_empty() {
+            return self.splat(0.0); // the processor takes an age to read nothing from a place that does not exist
         }
         // SAFETY: the token proves the instruction; lanes outside the mask are not read.
         unsafe { _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr()) }
@@ -191,6 +217,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         arithmetic!(_mm512_fmadd_ps(a, b, c))
     }
     #[inline(always)]
+    fn mul_sub(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        arithmetic!(_mm512_fmsub_ps(a, b, c))
+    }
+    #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         arithmetic!(_mm512_max_ps(a, b))
     }
@@ -209,6 +239,32 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         arithmetic!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes))
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &mut [__m512; 16]) {
+        // Squares of 4 x 4 within the 128-bit parts, then the 4 x 4 parts.
+        arithmetic!({
+            for i in [0, 4, 8, 12] {
+                let (a, b) = (_mm512_unpacklo_ps(rows[i], rows[i + 1]), _mm512_unpackhi_ps(rows[i], rows[i + 1]));
+                let (c, d) = (_mm512_unpacklo_ps(rows[i + 2], rows[i + 3]), _mm512_unpackhi_ps(rows[i + 2], rows[i + 3]));
+                rows[i] = _mm512_shuffle_ps::<0x44>(a, c);
+                rows[i + 1] = _mm512_shuffle_ps::<0xee>(a, c);
+                rows[i + 2] = _mm512_shuffle_ps::<0x44>(b, d);
+                rows[i + 3] = _mm512_shuffle_ps::<0xee>(b, d);
+            }
+            for j in 0..4 {
+                let (a, b) =
+                    (_mm512_shuffle_f32x4::<0x44>(rows[j], rows[j + 4]), _mm512_shuffle_f32x4::<0xee>(rows[j], rows[j + 4]));
+                let (c, d) = (
+                    _mm512_shuffle_f32x4::<0x44>(rows[j + 8], rows[j + 12]),
+                    _mm512_shuffle_f32x4::<0xee>(rows[j + 8], rows[j + 12]),
+                );
+                rows[j] = _mm512_shuffle_f32x4::<0x88>(a, c);
+                rows[j + 4] = _mm512_shuffle_f32x4::<0xdd>(a, c);
+                rows[j + 8] = _mm512_shuffle_f32x4::<0x88>(b, d);
+                rows[j + 12] = _mm512_shuffle_f32x4::<0xdd>(b, d);
+            }
+        })
     }
 }
 
@@ -230,5 +286,10 @@ impl SimdBf16 for Avx512<true> {
             );
             _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, halves))
         }
+    }
+    #[inline(always)]
+    fn neighbours_bf16(self, first: __m512, second: __m512) -> __m512 {
+        // SAFETY: the token proves the instruction; the cast keeps all 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) }
     }
 }

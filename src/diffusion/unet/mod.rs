@@ -95,7 +95,10 @@ impl Unet {
     }
 
     /// Room for the time biases of `steps` steps.
-    pub fn time_state(&self, device: &Device, steps: usize) -> TimeState {
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is not that much memory.
+    pub fn time_state(&self, device: &Device, steps: usize) -> Result<TimeState> {
         TimeState::zeros(device, steps, self.time.width())
     }
 

@@ -17,9 +17,12 @@ pub struct TextState {
 
 impl TextState {
     /// Room for `prompts` prompts of `length` tokens.
-    pub fn zeros(device: &Device, unet: &Unet, prompts: usize, length: usize) -> TextState {
-        let buffer = |&width: &usize| Buffer::zeros(device, [prompts, length, width], DType::F32);
-        TextState { keys_values: unet.text.widths.iter().map(buffer).collect(), prompts, length }
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] if there is not that much memory.
+    pub fn zeros(device: &Device, unet: &Unet, prompts: usize, length: usize) -> Result<TextState> {
+        let buffer = |&width: &usize| Buffer::try_zeros(device, [prompts, length, width], DType::F32);
+        Ok(TextState { keys_values: unet.text.widths.iter().map(buffer).collect::<Result<_>>()?, prompts, length })
     }
 
     /// Number of prompts there is room for.

@@ -23,8 +23,8 @@ pub struct TimeState {
 
 impl TimeState {
     /// Room for `steps` steps of a network whose blocks have `width` channels in all.
-    pub(super) fn zeros(device: &Device, steps: usize, width: usize) -> TimeState {
-        TimeState { biases: Buffer::zeros(device, [steps, width], DType::F32) }
+    pub(super) fn zeros(device: &Device, steps: usize, width: usize) -> Result<TimeState> {
+        Ok(TimeState { biases: Buffer::try_zeros(device, [steps, width], DType::F32)? })
     }
 
     pub(super) fn biases_mut(&mut self) -> &mut Buffer {

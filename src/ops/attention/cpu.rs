@@ -15,14 +15,23 @@
 
 use super::AttentionShape;
 use crate::device::Cpu;
-use crate::device::cpu::blocks::{Block, for_each_block};
+use crate::device::cpu::blocks::{Block, Walk, for_each_block};
 use crate::device::cpu::math::exp2;
 use crate::device::cpu::parallel::with_scratch;
 use crate::device::cpu::vector::{Bf16Kernel, Kernel, Simd, SimdBf16};
 use rayon::prelude::*;
 
 /// Keys that are scored, exponentiated and multiplied with their values before the next ones. Even, for pairs of bf16.
-const KEY_BLOCK: usize = 96;
+const KEY_BLOCK: usize = 192;
+
+/// Bytes of keys and values that stay in the second-level cache beside everything else.
+const KEPT: usize = 512 * 1024;
+
+/// The score of a key that is not visible, and the maximum of no scores: 2^x of it is 0, and it is finite.
+const HIDDEN: f32 = -1e30;
+
+/// Words of channels that are summed before the next ones: their rows of queries stay in the first-level cache.
+const DEPTH: usize = 192;
 
 /// Registers of queries in a task.
 const REGISTERS: usize = 2;
@@ -39,10 +48,10 @@ pub(super) struct Rows<'a> {
 trait Operand<S: Simd> {
     /// Consecutive elements of the summed index in one word.
     const PACK: usize;
-    /// The word of two consecutive elements; of the first alone if `PACK` is 1.
-    fn word(low: f32, high: f32) -> f32;
-    /// The words of two registers; the first if `PACK` is 1.
+    /// Words of elements that lie in different registers; of the first alone if `PACK` is 1.
     fn words(s: S, low: S::V, high: S::V) -> S::V;
+    /// Words of neighbouring elements, a register of them or as many as there are.
+    fn neighbours(s: S, x: &[f32]) -> S::V;
     /// c + the products of the elements of a and b.
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
 }
@@ -53,12 +62,12 @@ struct Single;
 impl<S: Simd> Operand<S> for Single {
     const PACK: usize = 1;
     #[inline(always)]
-    fn word(low: f32, _: f32) -> f32 {
+    fn words(_: S, low: S::V, _: S::V) -> S::V {
         low
     }
     #[inline(always)]
-    fn words(_: S, low: S::V, _: S::V) -> S::V {
-        low
+    fn neighbours(s: S, x: &[f32]) -> S::V {
+        s.load_partial(x)
     }
     #[inline(always)]
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
@@ -72,13 +81,12 @@ struct Pair;
 impl<S: SimdBf16> Operand<S> for Pair {
     const PACK: usize = 2;
     #[inline(always)]
-    fn word(low: f32, high: f32) -> f32 {
-        let bits = |x| u32::from(half::bf16::from_f32(x).to_bits());
-        f32::from_bits(bits(high) << 16 | bits(low))
-    }
-    #[inline(always)]
     fn words(s: S, low: S::V, high: S::V) -> S::V {
         s.pair_bf16(low, high)
+    }
+    #[inline(always)]
+    fn neighbours(s: S, x: &[f32]) -> S::V {
+        s.neighbours_bf16(s.load_partial(x), s.load_partial(x.get(S::LANES..).unwrap_or(&[])))
     }
     #[inline(always)]
     fn mul_add(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
@@ -93,36 +101,48 @@ fn tiles(len: usize, limit: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count).map(move |i| (i * len / count, (i + 1) * len / count - i * len / count))
 }
 
-/// An indexed view of a matrix: element (o, r), of output index o and summed index r, is `values[o * across + r * along]`.
+/// Rows of one head: row i is `values[i * stride..][..d]`.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
+struct Head<'a> {
     values: &'a [f32],
-    across: usize,
-    along: usize,
+    stride: usize,
+    d: usize,
 }
 
-impl Matrix<'_> {
-    /// Writes words of `outputs x sums` elements, times `factor`: for each word of summed indices, those of `width` outputs, the
-    /// missing ones zero.
+impl<'a> Head<'a> {
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.values[i * self.stride..][..self.d]
+    }
+
+    /// A panel for sums over channels: for each word of channels, those of rows `first..first + rows`, and zeros up to `width`.
     #[inline(always)]
-    fn panel<S: Simd, O: Operand<S>>(
-        &self,
-        first: usize,
-        outputs: usize,
-        width: usize,
-        sums: usize,
-        factor: f32,
-        panel: &mut [f32],
-    ) {
-        for (word, row) in panel.chunks_exact_mut(width).enumerate() {
-            let r = word * O::PACK;
-            let (known, missing) = row.split_at_mut(outputs);
-            for (o, x) in known.iter_mut().enumerate() {
-                let at = (first + o) * self.across + r * self.along;
-                let high = if O::PACK == 2 && r + 1 < sums { self.values[at + self.along] } else { 0.0 };
-                *x = O::word(self.values[at] * factor, high * factor);
+    fn panel_of_channels<S: Simd, O: Operand<S>>(&self, s: S, first: usize, rows: usize, width: usize, panel: &mut [f32]) {
+        for i in (0..width).step_by(S::LANES) {
+            for (c, panel) in (0..self.d).step_by(S::LANES * O::PACK).zip(panel.chunks_mut(S::LANES * width)) {
+                let mut square = [s.splat(0.0); 16];
+                for (j, words) in square.iter_mut().enumerate().take(S::LANES) {
+                    if i + j < rows {
+                        *words = O::neighbours(s, &self.row(first + i + j)[c..]);
+                    }
+                }
+                s.transpose(&mut square);
+                let end = width.min(i + S::LANES);
+                panel.chunks_exact_mut(width).zip(square).for_each(|(panel, words)| s.store_partial(words, &mut panel[i..end]));
             }
-            missing.fill(0.0);
+        }
+    }
+
+    /// A panel for sums over rows: for each word of the first `rows` rows, `width` channels from `channel`.
+    #[inline(always)]
+    fn panel_of_rows<S: Simd, O: Operand<S>>(&self, s: S, rows: usize, channel: usize, width: usize, panel: &mut [f32]) {
+        let channels = |row: usize| if row < rows { &self.row(row)[channel..][..width] } else { &[] };
+        for (word, panel) in panel.chunks_exact_mut(width).enumerate() {
+            let low = channels(word * O::PACK);
+            let high = if O::PACK == 2 { channels(word * O::PACK + 1) } else { low };
+            for c in (0..width).step_by(S::LANES) {
+                let [low, high] = [low, high].map(|x| s.load_partial(x.get(c..).unwrap_or(&[])));
+                s.store_partial(O::words(s, low, high), &mut panel[c..]);
+            }
         }
     }
 }
@@ -147,10 +167,8 @@ pub(super) fn pack(cpu: &Cpu, shape: &AttentionShape, k: Rows<'_>, v: Rows<'_>, 
             let first = block * KEY_BLOCK;
             let keys = KEY_BLOCK.min(shape.keys - first);
             let from = |rows: Rows<'_>| (pair * shape.keys + first) * rows.stride + rows.column + head * d;
-            let k = Matrix { values: &k.values[from(k)..], across: k.stride, along: 1 };
-            let v = Matrix { values: &v.values[from(v)..], across: 1, along: v.stride };
-            let (k, v) = ((k, packed_k), (v, packed_v));
-            shape.run(cpu, Pack { keys, d, k, v });
+            let [k, v] = [k, v].map(|rows| Head { values: &rows.values[from(rows)..], stride: rows.stride, d });
+            shape.run(cpu, Pack { keys, k, v, packed_k, packed_v });
         });
     });
 }
@@ -158,20 +176,23 @@ pub(super) fn pack(cpu: &Cpu, shape: &AttentionShape, k: Rows<'_>, v: Rows<'_>, 
 /// One block of keys and values of one head.
 struct Pack<'a> {
     keys: usize,
-    d: usize,
-    k: (Matrix<'a>, &'a mut [f32]),
-    v: (Matrix<'a>, &'a mut [f32]),
+    k: Head<'a>,
+    v: Head<'a>,
+    packed_k: &'a mut [f32],
+    packed_v: &'a mut [f32],
 }
 
 impl Task for Pack<'_> {
     #[inline(always)]
-    fn run<S: Simd, O: Operand<S>>(self, _: S) {
-        let Pack { keys, d, k, v } = self;
-        for ((matrix, packed), outputs, sums) in [(k, keys, d), (v, d, keys)] {
-            let words = sums.div_ceil(O::PACK);
-            for (start, len) in tiles(outputs, S::ACCUMULATORS / REGISTERS) {
-                matrix.panel::<S, O>(start, len, len, sums, 1.0, &mut packed[start * words..][..len * words]);
-            }
+    fn run<S: Simd, O: Operand<S>>(self, s: S) {
+        let (keys, d, tile) = (self.keys, self.k.d, S::ACCUMULATORS / REGISTERS);
+        let words = d.div_ceil(O::PACK);
+        for (start, len) in tiles(keys, tile) {
+            self.k.panel_of_channels::<S, O>(s, start, len, len, &mut self.packed_k[start * words..][..len * words]);
+        }
+        let words = keys.div_ceil(O::PACK);
+        for (start, len) in tiles(d, tile) {
+            self.v.panel_of_rows::<S, O>(s, keys, start, len, &mut self.packed_v[start * words..][..len * words]);
         }
     }
 }
@@ -223,12 +244,14 @@ pub(super) fn attend(
     let [k_words, v_words] = packed_words(cpu, shape);
     let width = shape.width();
     let query_block = REGISTERS * cpu.lanes();
+    // Neighbouring tasks share what costs more to fetch: keys and values of their head, or the lines that their queries lie in.
+    let walk = if 4 * (k_words + v_words) * shape.heads <= KEPT { Walk::Across } else { Walk::Down };
     out.par_chunks_exact_mut(shape.queries * width).enumerate().for_each(|(sample, out)| {
-        for_each_block(out, width, query_block, d, |first, column, out| {
+        for_each_block(out, width, [query_block, d], walk, |first, column, out| {
             let pair = kv_rows.map_or(sample, |rows| rows[sample]);
             let head = pair * shape.heads + column / d;
             let start = (sample * shape.queries + first) * q.stride + q.column + column;
-            let q = Matrix { values: &q.values[start..], across: q.stride, along: 1 };
+            let q = Head { values: &q.values[start..], stride: q.stride, d };
             let (k, v) = (&packed_k[head * k_words..][..k_words], &packed_v[head * v_words..][..v_words]);
             with_scratch((2 * d + KEY_BLOCK) * query_block, 0, |scratch| {
                 let (scores, scratch) = scratch.split_at_mut(KEY_BLOCK * query_block);
@@ -244,7 +267,7 @@ struct Attend<'a> {
     shape: &'a AttentionShape,
     /// Position of the first query.
     first: usize,
-    q: Matrix<'a>,
+    q: Head<'a>,
     k: &'a [f32],
     v: &'a [f32],
     out: Block<'a>,
@@ -280,12 +303,12 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
     let Attend { shape, first, scratch: [ref mut q, ref mut scores, ref mut result], .. } = task;
     let (d, queries, lanes) = (shape.head_dim, task.out.rows(), REGISTERS * S::LANES);
     let words = d.div_ceil(O::PACK);
-    // Scores are in units of log2: 2^x costs less than e^x.
-    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
     let q = &mut q[..words * lanes];
-    task.q.panel::<S, O>(0, queries, lanes, d, scale, q);
+    task.q.panel_of_channels::<S, O>(s, 0, queries, lanes, q);
     result.fill(0.0);
-    let mut softmax = Softmax { max: [s.splat(f32::NEG_INFINITY); REGISTERS], sum: [s.splat(0.0); REGISTERS] };
+    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+    let none = [s.splat(HIDDEN); REGISTERS];
+    let mut softmax = Softmax { scale: s.splat(scale), max: none, base: none, sum: [s.splat(0.0); REGISTERS] };
     let seen = if shape.causal { shape.keys.min(first + queries) } else { shape.keys };
     for start in (0..seen).step_by(KEY_BLOCK) {
         let keys = KEY_BLOCK.min(shape.keys - start);
@@ -293,14 +316,17 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
         let v_words = keys.div_ceil(O::PACK);
         let v = &task.v[start / O::PACK * d..][..v_words * d];
 
-        for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
-            let panel = &k[row * words..][..len * words];
-            let out = &mut scores[row * lanes..][..len * lanes];
-            with_tile!(len, |M| {
-                let mut tile = [[s.splat(0.0); REGISTERS]; M];
-                product::<S, O, M>(s, panel, q, &mut tile);
-                store_tile(s, &tile, out);
-            });
+        for (word, depth) in tiles(words, DEPTH) {
+            let q = &q[word * lanes..][..depth * lanes];
+            for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
+                let panel = &k[row * words + word * len..][..len * depth];
+                let out = &mut scores[row * lanes..][..len * lanes];
+                with_tile!(len, |M| {
+                    let mut tile = if word == 0 { [[s.splat(0.0); REGISTERS]; M] } else { load_tile::<S, M>(s, out) };
+                    product::<S, O, M>(s, panel, q, &mut tile);
+                    store_tile(s, &tile, out);
+                });
+            }
         }
         if shape.causal && start + keys > first {
             mask::<S>(first, start, &mut scores[..keys * lanes]);
@@ -311,7 +337,10 @@ fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
             let panel = &v[channel * v_words..][..len * v_words];
             let out = &mut result[channel * lanes..][..len * lanes];
             with_tile!(len, |M| {
-                let mut tile = load_tile::<S, M>(s, out, shrink);
+                let mut tile = load_tile::<S, M>(s, out);
+                for j in 0..REGISTERS {
+                    tile.iter_mut().for_each(|row| row[j] = s.mul(row[j], shrink[j]));
+                }
                 product::<S, O, M>(s, panel, probabilities, &mut tile);
                 store_tile(s, &tile, out);
             });
@@ -352,15 +381,11 @@ fn store_lanes<S: Simd>(s: S, lanes: Lanes<S>, row: &mut [f32]) {
     }
 }
 
-/// The rows of a tile, times `factor`.
 #[inline(always)]
-fn load_tile<S: Simd, const M: usize>(s: S, rows: &[f32], factor: Lanes<S>) -> [Lanes<S>; M] {
+fn load_tile<S: Simd, const M: usize>(s: S, rows: &[f32]) -> [Lanes<S>; M] {
     let mut tile = [[s.splat(0.0); REGISTERS]; M];
     for i in 0..M {
-        let row = load_lanes(s, &rows[i * REGISTERS * S::LANES..]);
-        for j in 0..REGISTERS {
-            tile[i][j] = s.mul(row[j], factor[j]);
-        }
+        tile[i] = load_lanes(s, &rows[i * REGISTERS * S::LANES..]);
     }
     tile
 }
@@ -377,20 +402,24 @@ fn store_tile<S: Simd, const M: usize>(s: S, tile: &[Lanes<S>; M], rows: &mut [f
 fn mask<S: Simd>(first: usize, start: usize, scores: &mut [f32]) {
     for (key, row) in scores.chunks_exact_mut(REGISTERS * S::LANES).enumerate() {
         let visible_from = (start + key).saturating_sub(first);
-        row[..visible_from.min(REGISTERS * S::LANES)].fill(f32::NEG_INFINITY);
+        row[..visible_from.min(REGISTERS * S::LANES)].fill(HIDDEN);
     }
 }
 
 /// The running softmax of a block of queries.
 struct Softmax<S: Simd> {
+    /// From products to exponents of 2, which cost less than those of e: log2(e) / sqrt(d).
+    scale: S::V,
     /// Largest score so far.
     max: Lanes<S>,
-    /// Sum of 2^(score - max) so far.
+    /// scale max: what is taken off exponents. Its rounding is the same for all keys, and so leaves no trace in the result.
+    base: Lanes<S>,
+    /// Sum of 2^(scale (score - max)) so far.
     sum: Lanes<S>,
 }
 
 impl<S: Simd> Softmax<S> {
-    /// Replaces the scores of a block of keys by 2^(score - max), in words, and returns by what to multiply earlier results.
+    /// Replaces the scores of a block of keys by 2^(scale (score - max)), in words, and returns by what to multiply earlier results.
     #[inline(always)]
     fn block<O: Operand<S>>(&mut self, s: S, scores: &mut [f32], keys: usize) -> Lanes<S> {
         let lanes = REGISTERS * S::LANES;
@@ -401,9 +430,10 @@ impl<S: Simd> Softmax<S> {
                 max[j] = s.max(max[j], row[j]);
             }
         }
-        let mut shrink = max;
+        let (mut base, mut shrink) = (max, max);
         for j in 0..REGISTERS {
-            shrink[j] = exp2(s, s.sub(self.max[j], max[j]));
+            base[j] = s.mul(max[j], self.scale);
+            shrink[j] = exp2(s, s.sub(self.base[j], base[j]));
         }
         let mut sum = [s.splat(0.0); REGISTERS];
         for word in 0..keys.div_ceil(O::PACK) {
@@ -411,7 +441,7 @@ impl<S: Simd> Softmax<S> {
             for (part, key) in (word * O::PACK..keys.min((word + 1) * O::PACK)).enumerate() {
                 let row = load_lanes(s, &scores[key * lanes..]);
                 for j in 0..REGISTERS {
-                    parts[part][j] = exp2(s, s.sub(row[j], max[j]));
+                    parts[part][j] = exp2(s, s.mul_sub(row[j], self.scale, base[j]));
                     sum[j] = s.add(sum[j], parts[part][j]);
                 }
             }
@@ -422,7 +452,7 @@ impl<S: Simd> Softmax<S> {
         for j in 0..REGISTERS {
             self.sum[j] = s.mul_add(self.sum[j], shrink[j], sum[j]);
         }
-        self.max = max;
+        (self.max, self.base) = (max, base);
         shrink
     }
 }
@@ -438,9 +468,16 @@ fn finish<S: Simd>(s: S, result: &mut [f32], sum: Lanes<S>, out: &mut Block<'_>)
         }
         store_lanes(s, values, row);
     }
-    for query in 0..out.rows() {
-        for (channel, x) in out.row(query).iter_mut().enumerate() {
-            *x = result[channel * lanes + query];
+    let d = result.len() / lanes;
+    for (first, channel) in (0..out.rows()).step_by(S::LANES).flat_map(|q| (0..d).step_by(S::LANES).map(move |c| (q, c))) {
+        let mut square = [s.splat(0.0); 16];
+        for (words, row) in square.iter_mut().zip(result[channel * lanes..].chunks_exact(lanes)).take(S::LANES) {
+            *words = s.load(&row[first..]);
+        }
+        s.transpose(&mut square);
+        let end = d.min(channel + S::LANES);
+        for query in first..out.rows().min(first + S::LANES) {
+            s.store_partial(square[query - first], &mut out.row(query)[channel..end]);
         }
     }
 }

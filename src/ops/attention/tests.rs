@@ -199,9 +199,9 @@ fn equal_scores_average_exactly() {
     }
 }
 
-/// Scores so far apart that one key has all the weight: the result is its value, bit for bit.
+/// Scores so far apart that one key has all the weight: the result is its value, to the rounding of the quotient.
 #[test]
-fn a_dominant_key_gives_its_value_exactly() {
+fn a_dominant_key_gives_its_value() {
     let (queries, keys) = (50, 211);
     let mut input = Input::noise(case(1, queries, keys, 1, 2, false));
     // q = 1000 (t, 1), k = (2 s, -s^2): the score is 1000 (t^2 - (t - s)^2), largest at s = t.
@@ -210,7 +210,9 @@ fn a_dominant_key_gives_its_value_exactly() {
     input.values[1] = (0..keys).flat_map(|s| [2.0 * s as f32, -((s * s) as f32)]).collect();
     for device in devices() {
         for (t, pair) in input.run(&device).chunks_exact(2).enumerate() {
-            assert_eq!(pair, &input.values[2][2 * target(t)..][..2], "query {t} on {}", device.describe());
+            for (x, v) in pair.iter().zip(&input.values[2][2 * target(t)..]) {
+                assert!((x - v).abs() <= v.abs() * f32::EPSILON, "{x} for {v}: query {t} on {}", device.describe());
+            }
         }
     }
 }

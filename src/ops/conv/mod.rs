@@ -10,8 +10,7 @@ pub use cases::{Case, cases};
 use crate::device::cpu::gemm::{Activation, Epilogue, Input, Layout, Window};
 use crate::device::{Cost, Device, Exec, Precision, Tensor};
 use crate::ops::gemm::Packed;
-use crate::tensor::{DType, Shape};
-use crate::weights::HostTensor;
+use crate::tensor::{DType, HostTensor, Shape};
 use crate::{Error, Result};
 
 /// Where zeros are added for a 3x3 kernel.

@@ -225,9 +225,9 @@ fn wrong_shapes_are_refused() {
         let bias = Some(host(&bias, &[bias.len()]));
         Conv2d::prepare(&device, Precision::F32, host(&weight, shape), bias, stride, Padding::Same)
     };
-    assert_refused(prepare(&[2, 3, 5, 5], 2, 1), "expected [O, I, 1, 1] or [O, I, 3, 3], found [2, 3, 5, 5]");
-    assert_refused(prepare(&[2, 3, 3, 3], 3, 1), "expected [2], found [3]");
-    assert_refused(prepare(&[2, 3, 3, 3], 2, 3), "stride 3");
+    assert_shape_error(prepare(&[2, 3, 5, 5], 2, 1), "expected [O, I, 1, 1] or [O, I, 3, 3], found [2, 3, 5, 5]");
+    assert_shape_error(prepare(&[2, 3, 3, 3], 3, 1), "expected [2], found [3]");
+    assert_shape_error(prepare(&[2, 3, 3, 3], 2, 3), "stride 3");
 
     let layer = prepare(&[2, 3, 3, 3], 2, 1).unwrap();
     assert_eq!((layer.inputs(), layer.outputs()), (3, 2));
@@ -241,12 +241,12 @@ fn wrong_shapes_are_refused() {
         })
     };
     assert!(try_with(&[1, 4, 4, 1], Some(&[1, 4, 4, 2]), 2, &[1, 4, 4, 2]).is_ok());
-    assert_refused(try_with(&[4, 4, 3], None, 2, &[1, 4, 4, 2]), "expected [B, H, W, C]");
-    assert_refused(try_with(&[1, 4, 4, 4], None, 2, &[1, 4, 4, 2]), "the layer takes 3 channels, the input has 4");
-    assert_refused(try_with(&[1, 4, 4, 1], Some(&[1, 4, 5, 2]), 2, &[1, 4, 4, 2]), "the skip connection is [1, 4, 5, 2]");
-    assert_refused(try_with(&[1, 4, 4, 3], None, 3, &[1, 4, 4, 2]), "the channel bias is [3]");
-    assert_refused(try_with(&[1, 4, 4, 3], None, 2, &[1, 4, 4, 3]), "the residual is [1, 4, 4, 3]");
-    assert_refused(try_with(&[1, 0, 4, 3], None, 2, &[1, 4, 4, 2]), "smaller than the kernel");
+    assert_shape_error(try_with(&[4, 4, 3], None, 2, &[1, 4, 4, 2]), "expected [B, H, W, C]");
+    assert_shape_error(try_with(&[1, 4, 4, 4], None, 2, &[1, 4, 4, 2]), "the layer takes 3 channels, the input has 4");
+    assert_shape_error(try_with(&[1, 4, 4, 1], Some(&[1, 4, 5, 2]), 2, &[1, 4, 4, 2]), "the skip connection is [1, 4, 5, 2]");
+    assert_shape_error(try_with(&[1, 4, 4, 3], None, 3, &[1, 4, 4, 2]), "the channel bias is [3]");
+    assert_shape_error(try_with(&[1, 4, 4, 3], None, 2, &[1, 4, 4, 3]), "the residual is [1, 4, 4, 3]");
+    assert_shape_error(try_with(&[1, 0, 4, 3], None, 2, &[1, 4, 4, 2]), "smaller than the kernel");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Element by element, on the CPU.
 
 use crate::device::Cpu;
-use crate::device::cpu::blocks::for_each_block;
+use crate::device::cpu::blocks::{Walk, for_each_block};
 use crate::device::cpu::math::silu;
 use crate::device::cpu::vector::{Kernel, Simd};
 
@@ -67,7 +67,7 @@ pub(super) fn map<F: Function<N>, const N: usize>(cpu: &Cpu, function: F, inputs
     if width == 0 {
         return;
     }
-    for_each_block(out, width, 1, CHUNK, |_, start, mut out| {
+    for_each_block(out, width, [1, CHUNK], Walk::Across, |_, start, mut out| {
         let out = out.row(0);
         let inputs = inputs.map(|x| &x[start..start + out.len()]);
         cpu.vectorise(Map { function, inputs, out });

@@ -1,8 +1,7 @@
 //! Token and position embeddings.
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
-use crate::tensor::DType;
-use crate::weights::HostTensor;
+use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 
 /// A token table `[V, C]` and a position table `[P, C]`.
@@ -14,6 +13,9 @@ pub struct Embedding {
 
 impl Embedding {
     /// Takes both tables.
+    ///
+    /// # Errors
+    /// If their shapes are not those of tables of one width.
     pub fn prepare(device: &Device, tokens: HostTensor<'_>, positions: HostTensor<'_>) -> Result<Embedding> {
         match (tokens.shape.as_slice(), positions.shape.as_slice()) {
             (&[_, c], &[_, d]) if c == d => {}
@@ -24,7 +26,7 @@ impl Embedding {
                 ));
             }
         }
-        Ok(Embedding { tokens: super::norm::to_buffer(device, &tokens), positions: super::norm::to_buffer(device, &positions) })
+        Ok(Embedding { tokens: Buffer::of(device, &tokens)?, positions: Buffer::of(device, &positions)? })
     }
 }
 
@@ -83,6 +85,8 @@ mod tests {
         let device = &devices()[0];
         let table = |rows, width| weight("table", &[rows, width], None);
         assert_shape_error(Embedding::prepare(device, table(9, 5), table(4, 6)), "one width");
+        let endless = Embedding::prepare(device, table(1 << 40, 1 << 20), table(4, 1 << 20));
+        assert!(matches!(endless, Err(Error::Usage { .. })), "a size that a configuration may claim");
         let embedding = Embedding::prepare(device, table(9, 5), table(4, 5)).unwrap();
         for (ids, length, part) in [
             (&[1u32, 2, 9][..], 3, "token 9 is outside the table of 9"),

@@ -2,8 +2,7 @@
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Weights, Window, product};
 use crate::device::{Cpu, Device, Precision};
-use crate::tensor::DType;
-use crate::weights::HostTensor;
+use crate::tensor::HostTensor;
 use crate::{Error, Result};
 
 /// Weights in the layout of the device, with a bias; or only their extents, if the tensors were declared without data.
@@ -39,7 +38,7 @@ impl Packed {
         for (weight, b) in parts {
             let rows = weight.shape[0];
             if let Some(b) = b {
-                copy_f32(b, 0, &mut bias[first..first + rows]);
+                b.copy_f32(0, &mut bias[first..first + rows]);
             }
             first += rows;
         }
@@ -47,7 +46,7 @@ impl Packed {
         let weights = Weights::pack(cpu, precision, layout, &bias, |mut output, out| {
             for (weight, _) in parts {
                 if output < weight.shape[0] {
-                    return copy_f32(weight, output * row, out);
+                    return weight.copy_f32(output * row, out);
                 }
                 output -= weight.shape[0];
             }
@@ -82,19 +81,5 @@ impl Packed {
         };
         product(cpu, weights, input, window, &epilogue, out);
         Ok(())
-    }
-}
-
-/// Elements `start..start + out.len()` of a tensor.
-fn copy_f32(tensor: &HostTensor<'_>, start: usize, out: &mut [f32]) {
-    let size = tensor.dtype.size();
-    let Some(bytes) = tensor.bytes else { return out.fill(0.0) };
-    for (x, b) in out.iter_mut().zip(bytes[start * size..].chunks_exact(size)) {
-        *x = match tensor.dtype {
-            DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            DType::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
-            DType::BF16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            DType::U8 => f32::from(b[0]),
-        };
     }
 }

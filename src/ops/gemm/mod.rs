@@ -11,8 +11,7 @@ pub(crate) use layer::Packed;
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Window};
 use crate::device::{Cost, Device, Exec, Precision, Tensor};
-use crate::tensor::{DType, Shape};
-use crate::weights::HostTensor;
+use crate::tensor::{DType, HostTensor, Shape};
 use crate::{Error, Result};
 
 /// A linear layer in the layout of the device.

@@ -1,21 +1,11 @@
 //! What the tests of products share: data, passes on every instruction set, and the comparison with exact sums.
 
+use crate::Result;
 use crate::device::cpu::Isa;
 use crate::device::{Arena, Cpu, Device, Exec, Plan, Precision, Tensor};
-use crate::tensor::DType;
-use crate::weights::HostTensor;
-use crate::{Error, Result};
+pub(crate) use crate::ops::testing::{assert_shape_error, noise};
+use crate::tensor::{DType, HostTensor};
 use half::bf16;
-
-/// Values in [-1, 1], different for each seed.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 /// Integers from -4 to 4: their sums are exact, in any order, in f32 and in bf16.
 pub(crate) fn integers(seed: u64, len: usize) -> Vec<f32> {
@@ -57,7 +47,7 @@ pub(crate) fn run(device: &Device, pass: impl for<'e> Fn(&'e Exec<'_>) -> Result
         Ok(())
     };
     let mut arena = Arena::new();
-    arena.reserve(&plan);
+    arena.reserve(&plan)?;
     arena.run(device, &Plan::record(device, spoil)?, spoil)?;
     arena.run(device, &plan, |e| pass(e).map(|t| t.f32().to_vec()))
 }
@@ -114,13 +104,4 @@ pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     let different = found.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
     assert!(different.is_none(), "{what}: {:?} at {different:?}", different.map(|i| (found[i], expected[i])));
-}
-
-/// A shape error whose message holds `text`.
-pub(crate) fn assert_refused<T>(result: Result<T>, text: &str) {
-    match result {
-        Err(Error::Shape { message, .. }) => assert!(message.contains(text), "{message}"),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("accepted: {text}"),
-    }
 }

@@ -186,11 +186,11 @@ fn leading_extents_are_kept_and_costs_counted() {
 fn wrong_shapes_are_refused() {
     let device = Device::cpu(1).unwrap();
     let prepare = |parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)]| Linear::prepare(&device, Precision::F32, parts);
-    assert_refused(prepare(&[]), "without parts");
-    assert_refused(prepare(&[(host(&[], &[4]), None)]), "expected [outputs, inputs], found [4]");
-    assert_refused(prepare(&[(host(&[0.0; 8], &[2, 4]), None), (host(&[0.0; 6], &[2, 3]), None)]), "has 3 inputs");
-    assert_refused(prepare(&[(host(&[0.0; 8], &[2, 4]), Some(host(&[0.0; 3], &[3])))]), "expected [2], found [3]");
-    assert_refused(Linear::prepare_geglu(&device, Precision::F32, host(&[0.0; 12], &[3, 4]), None), "even number of rows");
+    assert_shape_error(prepare(&[]), "without parts");
+    assert_shape_error(prepare(&[(host(&[], &[4]), None)]), "expected [outputs, inputs], found [4]");
+    assert_shape_error(prepare(&[(host(&[0.0; 8], &[2, 4]), None), (host(&[0.0; 6], &[2, 3]), None)]), "has 3 inputs");
+    assert_shape_error(prepare(&[(host(&[0.0; 8], &[2, 4]), Some(host(&[0.0; 3], &[3])))]), "expected [2], found [3]");
+    assert_shape_error(Linear::prepare_geglu(&device, Precision::F32, host(&[0.0; 12], &[3, 4]), None), "even number of rows");
 
     let data = Data::new([2, 4, 3], true, noise);
     let (plain, gated) = (data.layer(&device, Precision::F32, false), data.layer(&device, Precision::F32, true));
@@ -202,10 +202,10 @@ fn wrong_shapes_are_refused() {
         Plan::record(&device, pass)
     };
     assert!(try_with(&plain, 4, Activation::Gelu, 3).is_ok());
-    assert_refused(try_with(&plain, 5, Activation::None, 3), "the layer takes 4 channels");
-    assert_refused(try_with(&plain, 4, Activation::None, 4), "the residual is [2, 4], the result [2, 3]");
-    assert_refused(try_with(&plain, 4, Activation::Geglu, 3), "packed without gates");
-    assert_refused(try_with(&gated, 4, Activation::None, 3), "packed for GEGLU");
+    assert_shape_error(try_with(&plain, 5, Activation::None, 3), "the layer takes 4 channels");
+    assert_shape_error(try_with(&plain, 4, Activation::None, 4), "the residual is [2, 4], the result [2, 3]");
+    assert_shape_error(try_with(&plain, 4, Activation::Geglu, 3), "packed without gates");
+    assert_shape_error(try_with(&gated, 4, Activation::None, 3), "packed for GEGLU");
 }
 
 #[test]

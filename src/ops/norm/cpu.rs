@@ -6,7 +6,7 @@
 
 use super::Norm;
 use crate::device::Cpu;
-use crate::device::cpu::blocks::{Block, for_each_block};
+use crate::device::cpu::blocks::{Block, Walk, for_each_block};
 use crate::device::cpu::math::silu;
 use crate::device::cpu::parallel::with_scratch;
 use crate::device::cpu::vector::{Kernel, Simd};
@@ -58,7 +58,7 @@ pub(super) fn group_norm(
 ) {
     let Input { x_channels, channels, positions, .. } = input;
     let (chunk, chunks) = (chunk(channels), chunks(positions, channels));
-    for_each_block(sums, 2 * channels, 1, 2 * channels, |index, _, mut sums| {
+    for_each_block(sums, 2 * channels, [1, 2 * channels], Walk::Down, |index, _, mut sums| {
         let (sample, first) = (index / chunks * positions, index % chunks * chunk);
         let values = input.positions(sample + first, chunk.min(positions - first));
         let origins = input.positions(sample, 1);
@@ -68,12 +68,12 @@ pub(super) fn group_norm(
         cpu.vectorise(Sums { values: values[0], origin: origins[0], sum: x_sum, squares: x_squares });
         cpu.vectorise(Sums { values: values[1], origin: origins[1], sum: skip_sum, squares: skip_squares });
     });
-    for_each_block(lines, 3 * channels, 1, 3 * channels, |sample, _, mut lines| {
+    for_each_block(lines, 3 * channels, [1, 3 * channels], Walk::Down, |sample, _, mut lines| {
         let sums = &sums[sample * chunks * 2 * channels..][..chunks * 2 * channels];
         let [x, skip] = input.positions(sample * positions, 1);
         set_lines(norm, positions, sums, x.iter().chain(skip), lines.row(0));
     });
-    for_each_block(out, channels, chunk, channels, |first, _, mut out| {
+    for_each_block(out, channels, [chunk, channels], Walk::Down, |first, _, mut out| {
         let [x, skip] = input.positions(first, out.rows());
         for (part, columns) in [(x, 0..x_channels), (skip, x_channels..channels)] {
             cpu.vectorise(Apply { x: part, first, positions, columns, lines, channels, silu, out: &mut out });
@@ -184,7 +184,7 @@ impl Kernel for Apply<'_, '_> {
 
 pub(super) fn layer_norm(cpu: &Cpu, norm: &Norm, x: &[f32], out: &mut [f32]) {
     let channels = norm.channels();
-    for_each_block(out, channels, chunk(channels), channels, |first, _, mut out| {
+    for_each_block(out, channels, [chunk(channels), channels], Walk::Down, |first, _, mut out| {
         let x = &x[first * channels..][..out.rows() * channels];
         cpu.vectorise(LayerNorm { norm, x, out: &mut out });
     });

@@ -10,9 +10,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{
-    Column, ColumnKind, ImageFormat, Outcome, Sample, Shard, ShardSettings, ShardStats, ShardWriter, disk, encode_image,
-};
+use super::{Column, ColumnKind, ImageFormat, Outcome, Sample, Shard, ShardSettings, ShardStats, ShardWriter, encode_image};
 
 /// Settings of the shards of these tests: 10 samples a shard, 8x8 images.
 fn settings(format: ImageFormat) -> ShardSettings {

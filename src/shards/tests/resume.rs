@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::Error;
+use crate::files;
 use crate::shards::layout::ShardPaths;
 use crate::shards::shard_stats;
 
@@ -49,7 +50,7 @@ fn finish_and_compare(dir: &Path, reference: &Reference, recovered: usize) {
     assert!(fs::read(&paths.tar).unwrap() == reference.tar, "tar differs");
     assert!(fs::read(&paths.parquet).unwrap() == reference.parquet, "parquet differs");
     assert_eq!(names(dir), ["00000.parquet", "00000.tar", "00000_stats.json"]);
-    assert_eq!((stats.tar_size, stats.tar_sha256.as_str()), (reference.tar.len() as u64, &*disk::sha256_hex(&reference.tar)));
+    assert_eq!((stats.tar_size, stats.tar_sha256.as_str()), (reference.tar.len() as u64, &*files::sha256_hex(&reference.tar)));
     assert_eq!(shard_stats(dir, 0).unwrap(), Some(stats));
 }
 
@@ -131,7 +132,7 @@ fn interrupted_finish_is_repeated() {
     let (dir, paths) = begin();
     fs::write(&paths.partial_tar, &reference.tar).unwrap();
     fs::write(&paths.parquet, b"old").unwrap();
-    fs::write(disk::temporary_path(&paths.parquet), b"half").unwrap();
+    fs::write(files::temporary_path(&paths.parquet), b"half").unwrap();
     finish_and_compare(dir.path(), &reference, COUNT);
     // The tar has its name.
     let (dir, paths) = begin();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::files;
 use crate::shards::{Report, RunManifest, Worker, config_sha256, verify};
 
 const FORMAT: ImageFormat = ImageFormat::Png;
@@ -50,7 +51,7 @@ fn expect_problem_behind_digests(change: impl Fn(Vec<u8>) -> Vec<u8>, message: &
     fs::write(&tar, &bytes).unwrap();
     let stats_path = dir.path().join("00001_stats.json");
     let mut stats: ShardStats = serde_json::from_slice(&fs::read(&stats_path).unwrap()).unwrap();
-    (stats.tar_size, stats.tar_sha256) = (bytes.len() as u64, disk::sha256_hex(&bytes));
+    (stats.tar_size, stats.tar_sha256) = (bytes.len() as u64, files::sha256_hex(&bytes));
     fs::write(&stats_path, serde_json::to_vec(&stats).unwrap()).unwrap();
     let found = problems(dir.path());
     assert!(found.iter().any(|line| line.starts_with("00001.tar: ") && line.contains(message)), "{message}: {found:#?}");
@@ -164,7 +165,7 @@ fn another_table_is_seen() {
     let mut stats: ShardStats = serde_json::from_slice(&fs::read(dir.path().join("00001_stats.json")).unwrap()).unwrap();
     expect_problem(dir.path(), "00001.parquet", "changed");
     let bytes = fs::read(dir.path().join("00000.parquet")).unwrap();
-    (stats.parquet_size, stats.parquet_sha256) = (bytes.len() as u64, disk::sha256_hex(&bytes));
+    (stats.parquet_size, stats.parquet_sha256) = (bytes.len() as u64, files::sha256_hex(&bytes));
     stats.successes += 1;
     fs::write(dir.path().join("00001_stats.json"), serde_json::to_vec(&stats).unwrap()).unwrap();
     let found = problems(dir.path()).join("\n");

@@ -38,8 +38,8 @@ pub(super) struct Finish<'s> {
     pub sums: &'s [[f32; PANEL]],
     /// As many rows of gates, or none.
     pub gates: &'s [[f32; PANEL]],
-    pub bias: [f32; PANEL],
-    pub gate_bias: [f32; PANEL],
+    pub bias: &'s [f32; PANEL],
+    pub gate_bias: &'s [f32; PANEL],
     /// First element of the tile in the residual, or null.
     pub residual: *const f32,
     /// First element of the tile in the result.
@@ -95,11 +95,13 @@ impl Checked<'_> {
                     Some(gates) => s.add(s.load(&gates[j..]), s.load(&tile.gate_bias[j..])),
                     None => x,
                 };
-                let mut y = activation(x, gate);
-                if let Some(residual) = residual {
-                    y = s.add(y, s.load_partial(&residual[j..]));
+                let y = activation(x, gate);
+                let (residual, out) = (residual.map(|r| &r[j..]), &mut out[j..]);
+                if out.len() >= S::LANES {
+                    s.store(residual.map_or(y, |r| s.add(y, s.load(r))), out);
+                } else {
+                    s.store_partial(residual.map_or(y, |r| s.add(y, s.load_partial(r))), out);
                 }
-                s.store_partial(y, &mut out[j..]);
             }
         }
     }

@@ -186,11 +186,11 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, tile: &Tile<'_>, multiply_a
 
 /// Asks for a cache line without waiting for it.
 #[inline(always)]
-fn prefetch(line: *const f32) {
+pub(super) fn prefetch(line: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: part of the baseline; prefetching reads nothing that a program can see, from any address.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;

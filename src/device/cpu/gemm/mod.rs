@@ -20,10 +20,13 @@ pub use weights::{Layout, Weights};
 use super::Cpu;
 use super::parallel::{for_each_task, with_scratch};
 use epilogue::{Checked, Finish};
-use kernel::{PANEL, Segment, Tile, kernels, most_rows};
+use kernel::{PANEL, Segment, Tile, kernels, most_rows, prefetch};
 use patch::Patch;
 use tasks::{Task, Tasks};
-use weights::SEGMENTS;
+use weights::{Block, SEGMENTS};
+
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// The left-hand side: images `[batch, height, width, channels]`, whose channels may lie in two tensors.
 /// A matrix `[rows, channels]` is one image of one row.
@@ -130,13 +133,22 @@ struct Job<'a> {
     out: Shared,
 }
 
+/// The columns of the result that are finished with a panel.
+struct Columns {
+    /// First column of the result, and how many.
+    first: usize,
+    width: usize,
+    bias: [f32; PANEL],
+    gate_bias: [f32; PANEL],
+}
+
 impl Job<'_> {
     /// Computes one task.
     fn run(&self, task: Task) {
         let patch = Patch::new(self.window, task.region.clone(), self.image_rows);
         let most_slices = self.weights.blocks().map(|b| b.slices).max().unwrap_or(0);
-        let (patch_elements, sum_elements) = (patch.elements(most_slices), task.positions() * task.panels.len() * PANEL);
-        with_scratch(patch_elements + sum_elements, tasks::SCRATCH, |scratch| {
+        let sum_elements = task.positions() * task.kept * PANEL;
+        with_scratch(patch.elements(most_slices) + sum_elements, tasks::SCRATCH, |scratch| {
             let (sums, cells) = scratch.split_at_mut(sum_elements);
             for block in self.weights.blocks() {
                 patch.fill(self.cpu, &self.input, self.weights, block, cells);
@@ -146,77 +158,91 @@ impl Job<'_> {
     }
 
     /// Adds one block of the sum to all positions and columns of a task; finishes them if it is the last.
-    fn block(&self, task: &Task, patch: &Patch, block: weights::Block, cells: &[f32], sums: &mut [f32]) {
+    fn block(&self, task: &Task, patch: &Patch, block: Block, cells: &[f32], sums: &mut [f32]) {
         let kernels = kernels(self.weights.precision());
         let mut segments = [Segment::default(); SEGMENTS];
         let segments = patch.segments(self.weights, block, &mut segments);
-        let lines = segments.iter().map(|s| s.steps).sum::<usize>() * PANEL / 16;
         let cut = Cut::new(task.region.columns.len(), most_rows(self.cpu));
         // Each tile prefetches its share of the next panel.
-        let tiles = cut.count * task.region.rows.len();
-        let share = lines.div_ceil(tiles);
-        let ahead_lines = (4 * share).div_ceil(lines / 2).min(4);
+        let steps: usize = segments.iter().map(|s| s.steps).sum();
+        let share = (steps * PANEL / LINE).div_ceil(cut.count * task.region.rows.len());
+        let ahead_lines = (4 * share).div_ceil(steps).min(4);
         let last = block.first_slice + block.slices == self.weights.slices();
         for (j, panel) in task.panels.clone().enumerate() {
             let b = self.weights.panel(panel)[block.offset..].as_ptr();
-            let next = self.weights.panel((panel + 1).min(self.weights.layout().panels() - 1))[block.offset..].as_ptr();
-            let mut tile_number = 0;
+            let mut ahead = self.weights.panel((panel + 1).min(self.weights.layout().panels() - 1))[block.offset..].as_ptr();
+            let columns = if last { self.columns(panel) } else { None };
             for row in task.region.rows.clone() {
                 for (column, height) in cut.tiles(task.region.columns.start) {
-                    let position = task.position(row, column);
-                    let tile = Tile {
-                        segments,
-                        a: cells[patch.offset(row, column)..].as_ptr(),
-                        b,
-                        c: sums[(j * task.positions() + position) * PANEL..].as_mut_ptr(),
-                        accumulate: block.first_slice > 0,
-                        ahead: next.wrapping_add(tile_number * share * 16),
-                        ahead_lines,
-                    };
+                    let c = sums[task.sums(j, row, column)..].as_mut_ptr();
+                    let a = cells[patch.offset(row, column)..].as_ptr();
+                    let tile = Tile { segments, a, b, c, accumulate: block.first_slice > 0, ahead, ahead_lines };
+                    if let Some(columns) = &columns {
+                        self.prefetch(columns, row, column, height);
+                    }
                     // SAFETY: the patch holds the rows of every segment for all positions of the task, the panel holds all
                     // steps of the block, the sums hold `height` rows from this position.
                     unsafe { kernels[height - 1](self.cpu, &tile) };
-                    tile_number += 1;
-                    if last {
-                        self.finish(task, j, row, column, height, sums);
+                    ahead = ahead.wrapping_add(share * LINE);
+                    if let Some(columns) = &columns {
+                        let tile = |j| bytemuck::cast_slice(&sums[task.sums(j, row, column)..][..height * PANEL]);
+                        match self.weights.layout().gated {
+                            false => self.finish(columns, row, column, tile(j), &[]),
+                            true => self.finish(columns, row, column, tile(j - 1), tile(j)),
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Stores a tile of finished sums, `height` positions of panel number `j` of the task.
-    fn finish(&self, task: &Task, j: usize, row: usize, column: usize, height: usize, sums: &[f32]) {
+    /// What is finished with this panel: nothing if it holds values whose gates are still to come.
+    fn columns(&self, panel: usize) -> Option<Columns> {
         let layout = self.weights.layout();
-        let panel = task.panels.start + j;
-        let position = task.position(row, column);
-        let panel_sums = |j: usize| -> &[[f32; PANEL]] {
-            bytemuck::cast_slice(&sums[(j * task.positions() + position) * PANEL..][..height * PANEL])
-        };
-        let (value, first) = match (layout.gated, panel % 2) {
-            (false, _) => (j, panel * PANEL),
-            (true, 1) => (j - 1, panel / 2 * PANEL),
-            (true, _) => return, // the gates are still missing
+        let (values, first) = match (layout.gated, panel % 2) {
+            (false, _) => (panel, panel * PANEL),
+            (true, 1) => (panel - 1, panel / 2 * PANEL),
+            (true, _) => return None,
         };
         let width = PANEL.min(layout.outputs - first);
-        let mut bias = self.weights.bias(task.panels.start + value);
+        let mut bias = self.weights.bias(values);
         if let Some(more) = self.epilogue.channel_bias {
             bias.iter_mut().zip(&more[first..first + width]).for_each(|(b, m)| *b += m);
         }
-        let at = (row * self.columns + column) * layout.outputs + first;
+        Some(Columns { first, width, bias, gate_bias: self.weights.bias(panel) })
+    }
+
+    /// Asks for the memory of a tile of the result and of the residual: it arrives while the tile is computed.
+    fn prefetch(&self, columns: &Columns, row: usize, column: usize, height: usize) {
+        let stride = self.weights.layout().outputs;
+        let first = (row * self.columns + column) * stride + columns.first;
+        for at in (first..).step_by(stride).take(height) {
+            for line in [at, at + columns.width.saturating_sub(LINE)] {
+                prefetch(self.out.0.wrapping_add(line));
+                if let Some(residual) = self.epilogue.residual {
+                    prefetch(residual.as_ptr().wrapping_add(line));
+                }
+            }
+        }
+    }
+
+    /// Stores a tile of the result, which begins at `row`, `column`.
+    fn finish(&self, columns: &Columns, row: usize, column: usize, sums: &[[f32; PANEL]], gates: &[[f32; PANEL]]) {
+        let stride = self.weights.layout().outputs;
+        let at = (row * self.columns + column) * stride + columns.first;
         let tile = Finish {
             activation: self.epilogue.activation,
-            sums: panel_sums(value),
-            gates: if layout.gated { panel_sums(j) } else { &[] },
-            bias,
-            gate_bias: if layout.gated { self.weights.bias(panel) } else { [0.0; PANEL] },
+            sums,
+            gates,
+            bias: &columns.bias,
+            gate_bias: &columns.gate_bias,
             residual: self.epilogue.residual.map_or(std::ptr::null(), |r| r[at..].as_ptr()),
             out: self.out.0.wrapping_add(at),
-            stride: layout.outputs,
-            width,
+            stride,
+            width: columns.width,
         };
-        // SAFETY: `at` is the first of `height` positions of a row of the result, each with `width` more columns; the residual is
-        // shaped alike (checked in `product`); no other task has these positions and columns.
+        // SAFETY: `at` is the first of as many positions of a row of the result as there are sums, each with `width` more columns;
+        // the residual is shaped alike (checked in `product`); no other task has these positions and columns.
         self.cpu.vectorise(unsafe { Checked::new(&tile) });
     }
 }

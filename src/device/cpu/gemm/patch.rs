@@ -5,7 +5,7 @@
 //! so that the positions of a tap are always neighbours.
 
 use super::kernel::{SLICE, Segment};
-use super::weights::{Block, Weights};
+use super::weights::{Block, SEGMENTS, Weights};
 use super::{Input, Window};
 use crate::device::Precision;
 use crate::device::cpu::Cpu;
@@ -46,9 +46,9 @@ impl Patch {
         self.window.stride * self.plane * SLICE
     }
 
-    /// Elements of one slice.
+    /// Elements from one slice to the next: one cell more than it has, so that the slices of a position do not compete for a cache set.
     fn slice_elements(&self) -> usize {
-        (self.first_row(self.region.rows.end - 1) + self.window.size.max(self.window.stride)) * self.row_elements()
+        SLICE + (self.first_row(self.region.rows.end - 1) + self.window.size.max(self.window.stride)) * self.row_elements()
     }
 
     /// Elements for `slices` slices.
@@ -138,61 +138,85 @@ fn round<S: SimdBf16>(s: S, channels: &[f32], cell: &mut [f32; SLICE]) {
     }
 }
 
+/// Some channels of every position of a tensor.
+#[derive(Clone, Copy, Default)]
+struct Part<'a> {
+    values: &'a [f32],
+    /// Channels of a position.
+    width: usize,
+    first: usize,
+    count: usize,
+}
+
+impl<'a> Part<'a> {
+    /// Channels `from..to` of a tensor of `width` channels that is `values`; those that it does not have left out.
+    fn new(values: &'a [f32], width: usize, from: usize, to: usize) -> Part<'a> {
+        let (first, end) = (from.min(width), to.min(width));
+        Part { values, width, first, count: end - first }
+    }
+
+    #[inline(always)]
+    fn at(&self, position: usize) -> &'a [f32] {
+        &self.values[position * self.width + self.first..][..self.count]
+    }
+}
+
 impl Fill<'_> {
     #[inline(always)]
     fn slices(self, store: impl Fn(&[f32], &mut [f32; SLICE])) {
         let Fill { patch, input, weights, block, cells } = self;
-        let wide = weights.slice_channels();
-        let slices = cells[..patch.elements(block.slices)].chunks_exact_mut(patch.slice_elements());
-        for (first, slice) in (block.first_slice * wide..).step_by(wide).zip(slices) {
-            let channels = first..weights.layout().channels.min(first + wide);
-            patch.cells(input, slice, |position, cell| match input.skip {
-                Some((skip, width)) if channels.start >= input.channels => {
-                    store(&skip[position * width..][channels.start - input.channels..channels.end - input.channels], cell);
-                }
-                Some((skip, width)) if channels.end > input.channels => {
-                    let split = input.channels - channels.start;
-                    let mut both = [0.0; 2 * SLICE];
-                    both[..split].copy_from_slice(&input.x[position * input.channels..][channels.start..input.channels]);
-                    both[split..channels.len()].copy_from_slice(&skip[position * width..][..channels.len() - split]);
-                    store(&both[..channels.len()], cell);
-                }
-                _ => store(&input.x[position * input.channels..][channels.clone()], cell),
-            });
+        // Each slice has channels of the first input, of the second, or of both.
+        let mut parts = [[Part::default(); 2]; SEGMENTS];
+        for (i, parts) in parts[..block.slices].iter_mut().enumerate() {
+            let from = (block.first_slice + i) * weights.slice_channels();
+            let to = weights.layout().channels.min(from + weights.slice_channels());
+            let (skip, width) = input.skip.unwrap_or_default();
+            let (skip_from, skip_to) = (from.saturating_sub(input.channels), to.saturating_sub(input.channels));
+            *parts = [Part::new(input.x, input.channels, from, to), Part::new(skip, width, skip_from, skip_to)];
         }
+        let cells: &mut [[f32; SLICE]] = bytemuck::cast_slice_mut(cells);
+        let slice_cells = patch.slice_elements() / SLICE;
+        patch.cells(input, |cell, position| {
+            for (i, [first, second]) in parts[..block.slices].iter().enumerate() {
+                let cell = &mut cells[i * slice_cells + cell];
+                match position {
+                    None => *cell = [0.0; SLICE],
+                    Some(position) if second.count == 0 => store(first.at(position), cell),
+                    Some(position) if first.count == 0 => store(second.at(position), cell),
+                    Some(position) => {
+                        let mut both = [0.0; 2 * SLICE];
+                        both[..first.count].copy_from_slice(first.at(position));
+                        both[first.count..][..second.count].copy_from_slice(second.at(position));
+                        store(&both[..first.count + second.count], cell);
+                    }
+                }
+            }
+        });
     }
 }
 
 impl Patch {
-    /// Goes through the cells of a slice: calls `copy` with the position of the input for those inside the images, and zeros the others.
+    /// Calls `visit` for the cells of a slice in order: with the position of the input, or with nothing for those in the padding.
     #[inline(always)]
-    fn cells(&self, input: &Input<'_>, slice: &mut [f32], copy: impl Fn(usize, &mut [f32; SLICE])) {
-        let (scale, step, [height, width]) = (input.scale(), self.window.stride, input.extent());
-        let mut lines = slice.chunks_exact_mut(self.row_elements());
+    fn cells(&self, input: &Input<'_>, mut visit: impl FnMut(usize, Option<usize>)) {
+        let (doubling, step, [height, width]) = (u32::from(input.upsample.is_some()), self.window.stride, input.extent());
+        let mut cell = 0;
         let mut row = self.region.rows.start;
         while row < self.region.rows.end {
             // The rows of the patch under the rows of the result that lie in the same image.
             let image = row / self.image_rows;
             let end = self.region.rows.end.min((image + 1) * self.image_rows);
-            let count = (end - row) * step + self.window.size.saturating_sub(step);
             let top = (row - image * self.image_rows) * step;
-            for (i, line) in lines.by_ref().take(count).enumerate() {
+            for i in 0..(end - row) * step + self.window.size.saturating_sub(step) {
                 // Rows and columns of the doubled input; those before it wrap to huge numbers.
                 let y = (top + i).wrapping_sub(self.window.before);
-                if y >= height {
-                    line.fill(0.0);
-                    continue;
-                }
-                let source = (image * input.height + y / scale) * input.width;
-                for (p, plane) in line.chunks_exact_mut(self.plane * SLICE).enumerate() {
-                    let left = (self.region.columns.start * step + p).wrapping_sub(self.window.before);
-                    for (j, cell) in bytemuck::cast_slice_mut::<_, [f32; SLICE]>(plane).iter_mut().enumerate() {
+                let line = (image * input.height).wrapping_add(y >> doubling).wrapping_mul(input.width);
+                for plane in 0..step {
+                    let left = (self.region.columns.start * step + plane).wrapping_sub(self.window.before);
+                    for j in 0..self.plane {
                         let x = left.wrapping_add(j * step);
-                        if x < width {
-                            copy(source + x / scale, cell);
-                        } else {
-                            *cell = [0.0; SLICE];
-                        }
+                        visit(cell, (y < height && x < width).then(|| line + (x >> doubling)));
+                        cell += 1;
                     }
                 }
             }

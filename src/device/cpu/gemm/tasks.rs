@@ -1,17 +1,19 @@
 //! How a result is cut into tasks.
 
-use super::kernel::PANEL;
+use super::kernel::{PANEL, SLICE};
 use super::patch::Region;
 use super::weights::Weights;
 use std::ops::Range;
 
-/// Most positions of a task.
+/// Most positions of a task with a 3x3 window: with its sums and its patch it fits the second-level cache.
 const POSITIONS: usize = 384;
+/// Most positions of a task without neighbours, whose patch has a block of slices instead of one.
+const POINTS: usize = 192;
 /// Most sums of a task: 512 KB, half of a second-level cache.
 const SUMS: usize = 128 * 1024;
-/// Most memory of a task, in elements: sums and patch. A patch is largest for one row of 384 positions at stride 2:
-/// 3 rows of 2 x 385 cells; or for 384 positions in 10 slices.
-pub(super) const SCRATCH: usize = SUMS + 10 * POSITIONS * 32;
+/// Memory of the largest task, in elements: its sums and its patch. The largest patch is that of [`POSITIONS`] in one row at
+/// stride 2, 3 x 2 x 385 cells.
+pub(super) const SCRATCH: usize = SUMS + 6 * (POSITIONS + 1) * SLICE;
 /// Tasks for each worker, if there are columns enough: the last ones end nearly together.
 const TASKS: usize = 6;
 
@@ -20,6 +22,8 @@ const TASKS: usize = 6;
 pub(super) struct Task {
     pub region: Region,
     pub panels: Range<usize>,
+    /// Panels whose sums are kept at the same time: all of them, or with a single block only those that are finished together.
+    pub kept: usize,
 }
 
 impl Task {
@@ -27,9 +31,10 @@ impl Task {
         self.region.rows.len() * self.region.columns.len()
     }
 
-    /// Number of a position among those of the task.
-    pub fn position(&self, row: usize, column: usize) -> usize {
-        (row - self.region.rows.start) * self.region.columns.len() + column - self.region.columns.start
+    /// Where the sums of a position and of panel number `j` of the task are kept.
+    pub fn sums(&self, j: usize, row: usize, column: usize) -> usize {
+        let position = (row - self.region.rows.start) * self.region.columns.len() + column - self.region.columns.start;
+        (j % self.kept * self.positions() + position) * PANEL
     }
 }
 
@@ -41,24 +46,29 @@ pub(super) struct Tasks {
     panels: Parts,
     /// Panels that must stay together: values and gates.
     group: usize,
+    /// The sum has a single block.
+    single: bool,
 }
 
 impl Tasks {
     pub fn new(rows: usize, columns: usize, weights: &Weights, threads: usize) -> Tasks {
-        let column_parts = columns.div_ceil(POSITIONS);
+        let (layout, single) = (weights.layout(), weights.blocks().count() == 1);
+        let most_positions = if layout.taps == 1 { POINTS } else { POSITIONS };
+        let column_parts = columns.div_ceil(most_positions);
         let width = columns.div_ceil(column_parts);
-        let row_parts = rows.div_ceil((POSITIONS / width).max(1));
+        let row_parts = rows.div_ceil((most_positions / width).max(1));
         let positions = rows.div_ceil(row_parts) * width;
-        let group = if weights.layout().gated { 2 } else { 1 };
-        let groups = weights.layout().panels() / group;
-        let most = (SUMS / (positions * PANEL * group)).max(1);
+        let group = if layout.gated { 2 } else { 1 };
+        let groups = layout.panels() / group;
+        let most_groups = if single { groups } else { (SUMS / (positions * PANEL * group)).max(1) };
         let wanted = (TASKS * threads).div_ceil(row_parts * column_parts);
-        let panel_parts = groups.div_ceil(most).max(wanted.min(groups.div_ceil(2))).min(groups);
+        let panel_parts = groups.div_ceil(most_groups).max(wanted.min(groups.div_ceil(2)));
         Tasks {
             rows: Parts { total: rows, count: row_parts },
             columns: Parts { total: columns, count: column_parts },
             panels: Parts { total: groups, count: panel_parts },
             group,
+            single,
         }
     }
 
@@ -71,7 +81,9 @@ impl Tasks {
         let (i, columns) = (i / self.columns.count, self.columns.get(i % self.columns.count));
         let (i, rows) = (i / self.rows.count, self.rows.get(i % self.rows.count));
         let panels = self.panels.get(i);
-        Task { region: Region { rows, columns }, panels: panels.start * self.group..panels.end * self.group }
+        let panels = panels.start * self.group..panels.end * self.group;
+        let kept = if self.single { self.group } else { panels.len() };
+        Task { region: Region { rows, columns }, panels, kept }
     }
 }
 
