@@ -91,6 +91,18 @@ pub(crate) fn write_atomic_with(path: &Path, write: impl FnOnce(&mut BufWriter<F
     path.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Refuses to go on if something other than a regular file is at `path`, which a rename would replace: a link, a folder, or a
+/// device such as `/dev/stdout`.
+pub(crate) fn refuse_special(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.is_file() => Err(Error::usage(
+            format!("{} is not a regular file: it is not replaced", path.display()),
+            "name a file to write, that exists or not",
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,18 +31,6 @@ pub(super) fn refuse_symlink(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses to go on if something other than a regular file is at `path`, which a rename would replace: a link, a folder, or a
-/// device such as `/dev/stdout`.
-pub(super) fn refuse_special(path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.is_file() => Err(Error::usage(
-            format!("{} is not a regular file: it is not replaced", path.display()),
-            "name a file to write, that exists or not",
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// Opens `path` for reading and writing, created if missing, never truncated, never through a link.
 pub(super) fn open_read_write(path: &Path) -> Result<File> {
     refuse_symlink(path)?;

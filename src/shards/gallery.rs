@@ -33,7 +33,7 @@ const STYLE: &str = include_str!("gallery.css");
 /// # Errors
 /// If the folder has no finished shard with an image, a file cannot be read or written, or `out` is there and not a regular file.
 pub fn gallery(dir: &Path, out: &Path, options: GalleryOptions) -> Result<usize> {
-    disk::refuse_special(out)?;
+    files::refuse_special(out)?;
     let mut shown = 0;
     files::write_atomic_with(out, |page| {
         let mut write = |html: &str| page.write_all(html.as_bytes()).map_err(Error::io("write", out));

@@ -86,7 +86,7 @@ pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<RgbImage> {
 
 /// Writes a contact sheet of the first pairs of folder `dir` to the PNG `out`, and tells how many it shows.
 pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Result<usize> {
-    disk::refuse_special(out)?;
+    files::refuse_special(out)?;
     let mut tiles = Vec::new();
     first_pairs(dir, options.limit, |tar, pair| {
         let (_, image) = pair.image().ok_or_else(|| Error::format(tar, &pair.key, "no image"))?;

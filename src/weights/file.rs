@@ -83,7 +83,8 @@ impl WeightFile {
 
 /// Tensors of a safetensors file, in order of their keys in the header's data.
 ///
-/// Beyond what the `safetensors` crate checks (bounds, overlaps, holes, sizes), refuses names that appear twice or that no
+/// Beyond what the `safetensors` crate checks (bounds, overlaps, holes, sizes), refuses tensors that are not aligned inside the
+/// data and names that appear twice or that no
 /// message could show.
 pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Vec<Entry>, String> {
     if bytes.starts_with(b"version https://git-lfs") {
@@ -92,12 +93,17 @@ pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Vec<Entry>, String> {
     let (header_len, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| explain(&e, bytes))?;
     let start = LENGTH_BYTES + header_len;
     check_names(&bytes[LENGTH_BYTES..start])?;
-    let entries = metadata.offset_keys().into_iter().filter_map(|key| {
-        let info = metadata.info(&key)?;
-        let range = start + info.data_offsets.0..start + info.data_offsets.1;
-        Some(Entry { dtype: info.dtype, shape: info.shape.clone(), range, key })
-    });
-    Ok(entries.collect())
+    let mut entries = Vec::new();
+    for key in metadata.offset_keys() {
+        let Some(info) = metadata.info(&key) else { continue };
+        let (begin, end) = info.data_offsets;
+        let size = info.dtype.bitsize() / 8;
+        if size > 1 && !begin.is_multiple_of(size) {
+            return Err(format!("tensor `{key}` ({:?}) starts at data offset {begin}, which is not a multiple of {size}", info.dtype));
+        }
+        entries.push(Entry { dtype: info.dtype, shape: info.shape.clone(), range: start + begin..start + end, key });
+    }
+    Ok(entries)
 }
 
 /// The crate's error in words that say what is wrong with the file.

@@ -17,7 +17,8 @@ mod weights;
 pub use epilogue::{Activation, Epilogue};
 pub use weights::{Layout, Weights};
 
-use super::Cpu;
+use super::{Cpu, Isa};
+use crate::device::Precision;
 use super::parallel::{for_each_task, with_scratch};
 use epilogue::{Checked, Finish};
 use kernel::{LINE, PANEL, Segment, Tile, kernels, most_rows, prefetch};
@@ -96,6 +97,7 @@ pub fn product(cpu: &Cpu, weights: &Weights, input: &Input<'_>, window: Window, 
     let pixels = input.batch * input.height * input.width;
     let half = input.extent().map(|extent| extent.div_ceil(2));
     assert!(scale == 1 || half == [input.height, input.width], "enlarged extents");
+    assert!(weights.precision() == Precision::F32 || cpu.isa() == Isa::Avx512Bf16, "bf16 weights on {}", cpu.isa().name());
     assert_eq!(layout.taps, window.size * window.size, "taps");
     assert_eq!(layout.channels, input.channels + input.skip.map_or(0, |s| s.1), "channels");
     assert_eq!(input.x.len(), pixels * input.channels, "input");
