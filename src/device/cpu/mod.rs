@@ -68,6 +68,8 @@ impl Cpu {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("syntic-{i}"))
+            // Taken now, so that no worker allocates in a later pass because it had no part in the first one.
+            .start_handler(|_| parallel::with_scratch(0, gemm::SCRATCH, |_| ()))
             .build()
             .map_err(|e| Error::usage(format!("cannot start {threads} threads: {e}"), "use a smaller --threads"))?;
         Ok(Cpu { pool: Arc::new(pool), isa: isa.min(Isa::detect()) })

@@ -15,6 +15,7 @@ mod tasks;
 mod weights;
 
 pub use epilogue::{Activation, Epilogue};
+pub(super) use tasks::SCRATCH;
 pub use weights::{Layout, Weights};
 
 use super::{Cpu, Isa};
@@ -147,7 +148,7 @@ impl Job<'_> {
         let patch = Patch::new(self.window, task.region.clone(), self.image_rows);
         let most_slices = self.weights.blocks().map(|b| b.slices).max().unwrap_or(0);
         let sum_elements = task.positions() * task.kept * PANEL;
-        with_scratch(patch.elements(most_slices) + sum_elements, tasks::SCRATCH, |scratch| {
+        with_scratch(patch.elements(most_slices) + sum_elements, SCRATCH, |scratch| {
             let (sums, cells) = scratch.split_at_mut(sum_elements);
             for block in self.weights.blocks() {
                 patch.fill(self.cpu, &self.input, self.weights, block, cells);
@@ -263,3 +264,6 @@ impl Cut {
         (0..self.count).map(move |i| (first + edge(i), edge(i + 1) - edge(i)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ const POINTS: usize = 192;
 const SUMS: usize = 128 * 1024;
 /// Memory of the largest task, in elements: its sums and its patch. The largest patch is that of [`POSITIONS`] in one row at
 /// stride 2, 3 x 2 x 385 cells.
-pub(super) const SCRATCH: usize = SUMS + 6 * (POSITIONS + 1) * SLICE;
+pub(in super::super) const SCRATCH: usize = SUMS + 6 * (POSITIONS + 1) * SLICE;
 /// Tasks for each worker, if there are columns enough: the last ones end nearly together.
 const TASKS: usize = 6;
 
