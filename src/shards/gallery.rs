@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::disk;
 use super::layout::{ShardPaths, shard_id_of};
 use super::reader::{StoredSample, read_shard};
 use super::run::RunManifest;

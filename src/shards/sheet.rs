@@ -5,7 +5,6 @@ use std::path::Path;
 use image::imageops::{replace, thumbnail};
 use image::{Rgb, RgbImage};
 
-use super::disk;
 use super::encode::{ImageFormat, encode_image};
 use super::gallery::first_pairs;
 use super::{MAX_PIXELS, decode_image, font};

@@ -99,7 +99,10 @@ pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Vec<Entry>, String> {
         let (begin, end) = info.data_offsets;
         let size = info.dtype.bitsize() / 8;
         if size > 1 && !begin.is_multiple_of(size) {
-            return Err(format!("tensor `{key}` ({:?}) starts at data offset {begin}, which is not a multiple of {size}", info.dtype));
+            return Err(format!(
+                "tensor `{key}` ({:?}) starts at data offset {begin}, which is not a multiple of {size}",
+                info.dtype
+            ));
         }
         entries.push(Entry { dtype: info.dtype, shape: info.shape.clone(), range: start + begin..start + end, key });
     }

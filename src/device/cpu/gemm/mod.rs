@@ -18,9 +18,9 @@ pub use epilogue::{Activation, Epilogue};
 pub(super) use tasks::SCRATCH;
 pub use weights::{Layout, Weights};
 
+use super::parallel::{for_each_task, with_scratch};
 use super::{Cpu, Isa};
 use crate::device::Precision;
-use super::parallel::{for_each_task, with_scratch};
 use epilogue::{Checked, Finish};
 use kernel::{LINE, PANEL, Segment, Tile, kernels, most_rows, prefetch};
 use patch::Patch;
