@@ -22,7 +22,12 @@ struct NameTable {
 }
 
 /// transformers wrote `text_model.` before every key until 5.6; `position_ids` is the constant 0..77 and was saved until 4.31.
-const TEXT_ENCODER: NameTable = NameTable { prefixes: &["text_model."], segments: &[], ignored: &["embeddings.position_ids"] };
+/// The other two are CLIP's, which fine-tunes keep and Stable Diffusion does not read.
+const TEXT_ENCODER: NameTable = NameTable {
+    prefixes: &["text_model."],
+    segments: &[],
+    ignored: &["embeddings.position_ids", "text_projection.weight", "logit_scale"],
+};
 
 const UNET: NameTable = NameTable { prefixes: &[], segments: &[], ignored: &[] };
 

@@ -157,5 +157,5 @@ fn oversized_json_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
     fs::File::create(&path).unwrap().set_len(40 << 20).unwrap();
-    assert_says(read_json(&path).unwrap_err(), &["config.json", "larger than 32 MiB"]);
+    assert_says(read_json(&path).unwrap_err(), &["config.json", "larger than the 33554432 bytes"]);
 }

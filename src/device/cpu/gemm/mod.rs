@@ -1,11 +1,11 @@
 //! Matrix products with prepared weights: one engine for linear layers and convolutions.
 //!
 //! The result is cut into tasks, regions of positions by groups of panels of columns, and every task goes through the sum block
-//! by block: it copies the part of the input under its windows ([`patch`]), multiplies it with each panel of the block
-//! ([`kernel`]), and keeps its sums in memory of the worker until the last block, after which they are finished and stored once
-//! ([`epilogue`]). Patch, sums and one panel of a block fit the second-level cache; weights are read once for each region.
+//! by block: it copies the part of the input under its windows (`patch`), multiplies it with each panel of the block
+//! (`kernel`), and keeps its sums in memory of the worker until the last block, after which they are finished and stored once
+//! (`epilogue`). Patch, sums and one panel of a block fit the second-level cache; weights are read once for each region.
 //!
-//! The order of every sum is a function of the layer alone ([`weights`]). How the result is cut may follow batch, image size and
+//! The order of every sum is a function of the layer alone (`weights`). How the result is cut may follow batch, image size and
 //! number of threads: it does not change a bit.
 
 mod epilogue;
