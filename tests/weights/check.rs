@@ -27,7 +27,7 @@ fn problems(result: Result<()>) -> Vec<String> {
 fn everything_wrong_is_reported_at_once() {
     let found: &[(&str, &str, &[usize], f32)] = &[
         ("conv_im.weight", "F32", &[8, 4, 3, 3], 0.0),
-        ("norm.weight", "F16", &[9], 0.0),
+        ("norm.weight", "F16", &[10], 0.0),
         ("time.bias", "F64", &[2], 0.0),
         ("ema.decay", "F32", &[1], 0.0),
     ];
@@ -37,7 +37,7 @@ fn everything_wrong_is_reported_at_once() {
     assert_eq!(problems.len(), 6, "{problems:#?}");
     assert_says(&problems[0], &["missing `conv_in.weight`", "[8, 4, 3, 3]", "nearest unused name is `conv_im.weight`"]);
     let file = "diffusion_pytorch_model.safetensors";
-    assert_says(&problems[1], &["wrong shape of `norm.weight`", file, "expected [8]", "found [9]"]);
+    assert_says(&problems[1], &["wrong shape of `norm.weight`", file, "expected [8]", "found [10]"]);
     assert_says(&problems[2], &["F64", "`time.bias`", file, "not supported"]);
     assert_says(&problems[3], &["missing `mid.resnet.weight`"]);
     assert!(!problems[3].contains("nearest"), "{}", problems[3]);
