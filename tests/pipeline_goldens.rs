@@ -32,9 +32,13 @@ impl Default for Run<'_> {
 }
 
 fn model(case: &str) -> (Case, StableDiffusion) {
+    model_in(case, Precision::F32)
+}
+
+fn model_in(case: &str, precision: Precision) -> (Case, StableDiffusion) {
     let case = Case::open(case);
     let folder = ModelDir::open(case.folder.to_str().unwrap()).unwrap();
-    let model = StableDiffusion::load(&folder, &case.device, Precision::F32).unwrap();
+    let model = StableDiffusion::load(&folder, &case.device, precision).unwrap();
     (case, model)
 }
 
@@ -129,5 +133,25 @@ fn pixels_equal_diffusers() {
         assert!(off * 1000 <= found.len(), "{name}: {off} of {} values are off by more than one", found.len());
         let distinct: std::collections::HashSet<u8> = found.into_iter().collect();
         assert!(distinct.len() > 50, "{name}: an image of {} colours proves nothing", distinct.len());
+    }
+}
+
+/// A bf16 operand is off by up to 2^-9 of itself; a whole run may multiply that by a few, but not by ten.
+#[test]
+fn bf16_products_stay_near_diffusers_in_f32() {
+    for name in CASES {
+        if Case::open(name).device.check_precision(Precision::Bf16).is_err() {
+            eprintln!("not run: this processor has no bf16 instructions");
+            return;
+        }
+        let (case, model) = model_in(name, Precision::Bf16);
+        for scheduler in ["pndm", "dpm++", "unipc"] {
+            let images = generate(&case, &model, Run { scheduler, steps: 20, given_latents: true, ..Run::default() });
+            let (_, expected) = case.golden("pipeline").floats(&format!("latents.{scheduler}.20"));
+            let found: Vec<f32> = images.iter().flat_map(|image| image.latents.iter().copied()).collect();
+            let error = relative_error(&found, &expected);
+            eprintln!("{name} {scheduler}: {error:.1e}");
+            assert!((1e-5..10.0 / 512.0).contains(&error), "{name} {scheduler}: relative error {error:.2e}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::corpus::CorpusOptions;
 use crate::diffusion::schedulers::SchedulerName;
 use crate::rng::RngKind;
-use crate::shards::ImageFormat;
+use crate::shards::{ImageFormat, MAX_PIXELS};
 use crate::{Error, Result};
 use std::path::PathBuf;
 
@@ -87,6 +87,13 @@ impl Settings {
         }
         if !sampling.guidance.is_finite() {
             return Err(Error::usage(format!("--guidance {} is not a number to scale by", sampling.guidance), "7.5 is usual"));
+        }
+        let pixels = sampling.height.saturating_mul(sampling.width);
+        if pixels as u64 > MAX_PIXELS {
+            return Err(Error::usage(
+                format!("--height {} times --width {} is more than {MAX_PIXELS} pixels", sampling.height, sampling.width),
+                "readers of shards refuse larger images",
+            ));
         }
         if selection.worker_index >= selection.worker_count {
             return Err(Error::usage(

@@ -38,7 +38,7 @@ pub use crate::tensor::HostTensor;
 /// Canonical names and shapes of tensors, in the order in which a model asks for them.
 pub type NamedShapes = Vec<(String, Vec<usize>)>;
 
-/// Names and shapes in the bytes of a safetensors file, with every check that opening one makes: the entry of its fuzz target.
+/// Names and shapes in the bytes of a safetensors file, with every check that opening one makes: the entry for fuzzing.
 ///
 /// # Errors
 /// What is wrong with the file, in words.

@@ -126,6 +126,7 @@ fn sizes_that_do_not_fit() {
     let out = folder.path().join("out");
     run(&mut generate(&captions, &out, &["--width", "65"])).expect(2, &["--width 65", "multiple of 8"]);
     run(&mut generate(&captions, &out, &["--height", "0"])).expect(2, &["--height 0"]);
+    run(&mut generate(&captions, &out, &["--height", "16384", "--width", "16384"])).expect(2, &["16384", "pixels"]);
     for batch in ["0", "1000000000000"] {
         run(&mut generate(&captions, &out, &["--batch", batch])).expect(2, &["--batch"]);
         run(&mut generate(&captions, &out, &["--batch", batch, "--dry-run"])).expect(2, &["--batch"]);

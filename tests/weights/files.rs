@@ -125,10 +125,10 @@ fn tensors_that_are_not_aligned_in_the_data_are_refused() {
     assert!(message.contains("`w.weight` (F32) starts at data offset 6"), "{message}");
 }
 
-/// Committed seeds of the fuzz target: `ok-*` parse, `bad-*` are refused.
+/// Committed seeds for fuzzing: `ok-*` parse, `bad-*` are refused.
 #[test]
 fn fuzz_seeds_replay() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/safetensors");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seeds/safetensors");
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
