@@ -11,7 +11,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, value_parser};
 use std::fmt;
 use std::io::Write;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use syntic::device::{Device, Precision};
 use syntic::{Error, Result};
 
@@ -95,11 +97,14 @@ pub fn note(line: impl fmt::Display) {
     _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// A flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once.
+/// A flag that Ctrl-C, SIGTERM and SIGHUP raise. Another signal later ends the process at once; one that follows on the heels of the
+/// first is the same request, sent to the process and to its group, as `timeout` does.
 fn interrupt() -> Result<&'static AtomicBool> {
     static STOP: AtomicBool = AtomicBool::new(false);
+    static FIRST: OnceLock<Instant> = OnceLock::new();
     ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
+        STOP.store(true, Ordering::Relaxed);
+        if FIRST.get_or_init(Instant::now).elapsed() > Duration::from_secs(1) {
             std::process::abort();
         }
     })
