@@ -10,7 +10,7 @@
 //! | result = V^T P | channels x queries | values, key by key | P: a row for each key |
 //!
 //! Keys and values are brought into [`panels`](super::panels) once; tasks then take (sample, head, block of queries) and walk the keys
-//! in blocks of [`KEY_BLOCK`] that stay in the first-level cache, rescaling what they have when the maximum of a row grows.
+//! in blocks that stay in the cache, rescaling what they have when the maximum of a row grows.
 //! Every query computes alone, in its lane, in one order of additions: its bits depend on nothing else in the batch.
 //!
 //! What bounds it: 4 D operations and one exponential (11 instructions for a register of them) for each query and key, so at
@@ -24,10 +24,12 @@
 //! | blocks of 48 / 144 / 288 keys | 72 / 72 / 72% | 61 / 61 / 60% | no |
 //! | blocks of 192 keys | 74% | 62% | yes |
 //! | wide heads in parts of at most 192 channels, at D = 512 | 52% to 63% | 78% to 81% | yes |
+//! | four groups of queries to a block of keys and values, fewer keys of wide heads | 74% to 78% | 62% to 64% | yes |
+//! | the same at D = 512, when neighbours keep the shared cache busy | 38% to 71% | 76% to 69% | yes |
 //! | all heads of a block of queries in turn, where their keys fit the second-level cache (77 keys) | 29% to 31% | 12% | yes |
 
 use super::AttentionShape;
-use super::panels::{Head, KEY_BLOCK, Operand, REGISTERS, Rows, Task, packed_words, tiles};
+use super::panels::{Head, Operand, REGISTERS, Rows, Task, key_block, packed_words, tiles};
 use crate::device::Cpu;
 use crate::device::cpu::blocks::{Block, Walk, for_each_block};
 use crate::device::cpu::math::exp2;
@@ -37,6 +39,9 @@ use rayon::prelude::*;
 
 /// Bytes of keys and values that stay in the second-level cache beside everything else.
 const KEPT: usize = 512 * 1024;
+
+/// Groups of queries of a task whose keys and values do not stay in the cache.
+const GROUPS: usize = 4;
 
 /// The score of a key that is not visible, and the maximum of no scores: 2^x of it is 0, and it is finite.
 const HIDDEN: f32 = -1e30;
@@ -56,26 +61,31 @@ pub(super) fn attend(
     let d = shape.head_dim;
     let [k_words, v_words] = packed_words(cpu, shape);
     let width = shape.width();
-    let query_block = REGISTERS * cpu.lanes();
+    let lanes = REGISTERS * cpu.lanes();
+    let (bytes, key_block) = (4 * (k_words + v_words), key_block(k_words / shape.keys));
+    // Keys and values of a head that do not stay in the cache are fetched once for several groups of queries, if that leaves
+    // every thread some tasks.
+    let tasks = shape.batch * shape.heads * shape.queries.div_ceil(GROUPS * lanes);
+    let groups = if bytes > KEPT && tasks >= 4 * cpu.threads() { GROUPS } else { 1 };
     // Neighbouring tasks share what costs more to fetch: keys and values of their head, or the lines that their queries lie in.
-    let walk = if 4 * (k_words + v_words) * shape.heads <= KEPT { Walk::Across } else { Walk::Down };
+    let walk = if bytes * shape.heads <= KEPT { Walk::Across } else { Walk::Down };
     out.par_chunks_exact_mut(shape.queries * width).enumerate().for_each(|(sample, out)| {
-        for_each_block(out, width, [query_block, d], walk, |first, column, out| {
+        for_each_block(out, width, [groups * lanes, d], walk, |first, column, out| {
             let pair = kv_rows.map_or(sample, |rows| rows[sample]);
             let head = pair * shape.heads + column / d;
             let start = (sample * shape.queries + first) * q.stride + q.column + column;
             let q = Head { values: &q.values[start..], stride: q.stride, d };
             let (k, v) = (&packed_k[head * k_words..][..k_words], &packed_v[head * v_words..][..v_words]);
-            with_scratch((2 * d + KEY_BLOCK) * query_block, 0, |scratch| {
-                let (scores, scratch) = scratch.split_at_mut(KEY_BLOCK * query_block);
-                let (result, words) = scratch.split_at_mut(d * query_block);
-                shape.run(cpu, Attend { shape, first, q, k, v, out, scratch: [words, scores, result] });
+            with_scratch((2 * groups * d + key_block) * lanes, 0, |scratch| {
+                let (scores, scratch) = scratch.split_at_mut(key_block * lanes);
+                let (results, queries) = scratch.split_at_mut(groups * d * lanes);
+                shape.run(cpu, Attend { shape, first, q, k, v, out, queries, scores, results });
             });
         });
     });
 }
 
-/// A block of queries of one head of one sample.
+/// Some groups of queries, as many as there are lanes in each, of one head of one sample.
 struct Attend<'a> {
     shape: &'a AttentionShape,
     /// Position of the first query.
@@ -84,14 +94,43 @@ struct Attend<'a> {
     k: &'a [f32],
     v: &'a [f32],
     out: Block<'a>,
-    /// Room for the words of the queries, the scores of a block of keys, and the result.
-    scratch: [&'a mut [f32]; 3],
+    /// Room for the words of the queries and for the results, group after group, and for the scores of a block of keys.
+    queries: &'a mut [f32],
+    scores: &'a mut [f32],
+    results: &'a mut [f32],
 }
 
 impl Task for Attend<'_> {
     #[inline(always)]
     fn run<S: Simd, O: Operand<S>>(self, s: S) {
-        attend_block::<S, O>(s, self);
+        let Attend { shape, first, mut out, queries, scores, results, .. } = self;
+        let (d, lanes) = (shape.head_dim, REGISTERS * S::LANES);
+        let words = d.div_ceil(O::PACK);
+        let key_block = key_block(words);
+        let (q_len, result_len) = (words * lanes, d * lanes);
+        let groups = out.rows().div_ceil(lanes);
+        for (group, q) in queries.chunks_exact_mut(q_len).enumerate().take(groups) {
+            self.q.panel_of_channels::<S, O>(s, group * lanes, lanes.min(out.rows() - group * lanes), lanes, q);
+        }
+        results.fill(0.0);
+        let mut softmax = [Softmax::new(s, d); GROUPS];
+        let seen = if shape.causal { shape.keys.min(first + out.rows()) } else { shape.keys };
+        for start in (0..seen).step_by(key_block) {
+            let keys = key_block.min(shape.keys - start);
+            let v_words = keys.div_ceil(O::PACK);
+            let (k, v) = (&self.k[start * words..][..keys * words], &self.v[start / O::PACK * d..][..v_words * d]);
+            for (group, softmax) in softmax.iter_mut().enumerate().take(groups) {
+                score::<S, O>(s, k, keys, &queries[group * q_len..][..q_len], scores);
+                if shape.causal {
+                    hide::<S>(first + group * lanes, start, &mut scores[..keys * lanes]);
+                }
+                let shrink = softmax.block::<O>(s, scores, keys);
+                gather::<S, O>(s, v, &scores[..v_words * lanes], shrink, &mut results[group * result_len..][..result_len]);
+            }
+        }
+        for (group, result) in results.chunks_exact_mut(result_len).enumerate().take(groups) {
+            finish(s, result, softmax[group].sum, group * lanes, &mut out);
+        }
     }
 }
 
@@ -111,55 +150,42 @@ macro_rules! with_tile {
 /// Two registers: one for each half of the queries of a task.
 type Lanes<S> = [<S as Simd>::V; REGISTERS];
 
+/// `scores = K Q^T` for a block of keys and a group of queries.
 #[inline(always)]
-fn attend_block<S: Simd, O: Operand<S>>(s: S, mut task: Attend<'_>) {
-    let Attend { shape, first, scratch: [ref mut q, ref mut scores, ref mut result], .. } = task;
-    let (d, queries, lanes) = (shape.head_dim, task.out.rows(), REGISTERS * S::LANES);
-    let words = d.div_ceil(O::PACK);
-    let q = &mut q[..words * lanes];
-    task.q.panel_of_channels::<S, O>(s, 0, queries, lanes, q);
-    result.fill(0.0);
-    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
-    let none = [s.splat(HIDDEN); REGISTERS];
-    let mut softmax = Softmax { scale: s.splat(scale), max: none, base: none, sum: [s.splat(0.0); REGISTERS] };
-    let seen = if shape.causal { shape.keys.min(first + queries) } else { shape.keys };
-    for start in (0..seen).step_by(KEY_BLOCK) {
-        let keys = KEY_BLOCK.min(shape.keys - start);
-        let k = &task.k[start * words..][..keys * words];
-        let v_words = keys.div_ceil(O::PACK);
-        let v = &task.v[start / O::PACK * d..][..v_words * d];
-
-        for (word, depth) in tiles(words, DEPTH) {
-            let q = &q[word * lanes..][..depth * lanes];
-            for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
-                let panel = &k[row * words + word * len..][..len * depth];
-                let out = &mut scores[row * lanes..][..len * lanes];
-                with_tile!(len, |M| {
-                    let mut tile = if word == 0 { [[s.splat(0.0); REGISTERS]; M] } else { load_tile::<S, M>(s, out) };
-                    product::<S, O, M>(s, panel, q, &mut tile);
-                    store_tile(s, &tile, out);
-                });
-            }
-        }
-        if shape.causal && start + keys > first {
-            mask::<S>(first, start, &mut scores[..keys * lanes]);
-        }
-        let shrink = softmax.block::<O>(s, scores, keys);
-        let probabilities = &scores[..v_words * lanes];
-        for (channel, len) in tiles(d, S::ACCUMULATORS / REGISTERS) {
-            let panel = &v[channel * v_words..][..len * v_words];
-            let out = &mut result[channel * lanes..][..len * lanes];
+fn score<S: Simd, O: Operand<S>>(s: S, k: &[f32], keys: usize, q: &[f32], scores: &mut [f32]) {
+    let lanes = REGISTERS * S::LANES;
+    let words = k.len() / keys;
+    for (word, depth) in tiles(words, DEPTH) {
+        let q = &q[word * lanes..][..depth * lanes];
+        for (row, len) in tiles(keys, S::ACCUMULATORS / REGISTERS) {
+            let panel = &k[row * words + word * len..][..len * depth];
+            let out = &mut scores[row * lanes..][..len * lanes];
             with_tile!(len, |M| {
-                let mut tile = load_tile::<S, M>(s, out);
-                for j in 0..REGISTERS {
-                    tile.iter_mut().for_each(|row| row[j] = s.mul(row[j], shrink[j]));
-                }
-                product::<S, O, M>(s, panel, probabilities, &mut tile);
+                let mut tile = if word == 0 { [[s.splat(0.0); REGISTERS]; M] } else { load_tile::<S, M>(s, out) };
+                product::<S, O, M>(s, panel, q, &mut tile);
                 store_tile(s, &tile, out);
             });
         }
     }
-    finish(s, result, softmax.sum, &mut task.out);
+}
+
+/// `result = shrink result + V^T P` for a block of keys and a group of queries.
+#[inline(always)]
+fn gather<S: Simd, O: Operand<S>>(s: S, v: &[f32], probabilities: &[f32], shrink: Lanes<S>, result: &mut [f32]) {
+    let lanes = REGISTERS * S::LANES;
+    let words = probabilities.len() / lanes;
+    for (channel, len) in tiles(v.len() / words, S::ACCUMULATORS / REGISTERS) {
+        let panel = &v[channel * words..][..len * words];
+        let out = &mut result[channel * lanes..][..len * lanes];
+        with_tile!(len, |M| {
+            let mut tile = load_tile::<S, M>(s, out);
+            for j in 0..REGISTERS {
+                tile.iter_mut().for_each(|row| row[j] = s.mul(row[j], shrink[j]));
+            }
+            product::<S, O, M>(s, panel, probabilities, &mut tile);
+            store_tile(s, &tile, out);
+        });
+    }
 }
 
 /// `tile[i] += sum over r of panel[r][i] rows[r]`.
@@ -212,14 +238,15 @@ fn store_tile<S: Simd, const M: usize>(s: S, tile: &[Lanes<S>; M], rows: &mut [f
 
 /// Hides keys that come after their query: queries from `first` in the lanes, keys from `start` in the rows.
 #[inline(always)]
-fn mask<S: Simd>(first: usize, start: usize, scores: &mut [f32]) {
+fn hide<S: Simd>(first: usize, start: usize, scores: &mut [f32]) {
     for (key, row) in scores.chunks_exact_mut(REGISTERS * S::LANES).enumerate() {
         let visible_from = (start + key).saturating_sub(first);
         row[..visible_from.min(REGISTERS * S::LANES)].fill(HIDDEN);
     }
 }
 
-/// The running softmax of a block of queries.
+/// The running softmax of a group of queries.
+#[derive(Clone, Copy)]
 struct Softmax<S: Simd> {
     /// From products to exponents of 2, which cost less than those of e: log2(e) / sqrt(d).
     scale: S::V,
@@ -232,6 +259,14 @@ struct Softmax<S: Simd> {
 }
 
 impl<S: Simd> Softmax<S> {
+    /// Of no keys.
+    #[inline(always)]
+    fn new(s: S, head_dim: usize) -> Softmax<S> {
+        let none = [s.splat(HIDDEN); REGISTERS];
+        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
+        Softmax { scale: s.splat(scale), max: none, base: none, sum: [s.splat(0.0); REGISTERS] }
+    }
+
     /// Replaces the scores of a block of keys by 2^(scale (score - max)), in words, and returns by what to multiply earlier results.
     #[inline(always)]
     fn block<O: Operand<S>>(&mut self, s: S, scores: &mut [f32], keys: usize) -> Lanes<S> {
@@ -270,9 +305,9 @@ impl<S: Simd> Softmax<S> {
     }
 }
 
-/// Divides by the sums and brings the queries from lanes back into rows.
+/// Divides by the sums and brings the queries from lanes back into rows, from row `first` on.
 #[inline(always)]
-fn finish<S: Simd>(s: S, result: &mut [f32], sum: Lanes<S>, out: &mut Block<'_>) {
+fn finish<S: Simd>(s: S, result: &mut [f32], sum: Lanes<S>, first: usize, out: &mut Block<'_>) {
     let lanes = REGISTERS * S::LANES;
     for row in result.chunks_exact_mut(lanes) {
         let mut values = load_lanes(s, row);
@@ -281,16 +316,16 @@ fn finish<S: Simd>(s: S, result: &mut [f32], sum: Lanes<S>, out: &mut Block<'_>)
         }
         store_lanes(s, values, row);
     }
-    let d = result.len() / lanes;
-    for (first, channel) in (0..out.rows()).step_by(S::LANES).flat_map(|q| (0..d).step_by(S::LANES).map(move |c| (q, c))) {
+    let (d, rows) = (result.len() / lanes, lanes.min(out.rows() - first));
+    for (query, channel) in (0..rows).step_by(S::LANES).flat_map(|q| (0..d).step_by(S::LANES).map(move |c| (q, c))) {
         let mut square = [s.splat(0.0); 16];
         for (words, row) in square.iter_mut().zip(result[channel * lanes..].chunks_exact(lanes)).take(S::LANES) {
-            *words = s.load(&row[first..]);
+            *words = s.load(&row[query..]);
         }
         s.transpose(&mut square);
         let end = d.min(channel + S::LANES);
-        for query in first..out.rows().min(first + S::LANES) {
-            s.store_partial(square[query - first], &mut out.row(query)[channel..end]);
+        for row in query..rows.min(query + S::LANES) {
+            s.store_partial(square[row - query], &mut out.row(first + row)[channel..end]);
         }
     }
 }

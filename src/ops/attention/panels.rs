@@ -9,8 +9,11 @@ use crate::device::Cpu;
 use crate::device::cpu::vector::{Bf16Kernel, Kernel, Simd, SimdBf16};
 use rayon::prelude::*;
 
-/// Keys that are scored, exponentiated and multiplied with their values before the next ones. Even, for pairs of bf16.
-pub(super) const KEY_BLOCK: usize = 192;
+/// Keys that are scored, exponentiated and multiplied with their values before the next ones: fewer of wide heads, so that keys
+/// and values of a block take at most a quarter of the second-level cache. Even, for pairs of bf16.
+pub(super) fn key_block(words_of_a_key: usize) -> usize {
+    (32 * 1024 / words_of_a_key).clamp(32, 192) & !1
+}
 
 /// Registers of queries in a task.
 pub(super) const REGISTERS: usize = 2;
@@ -143,15 +146,16 @@ pub(super) fn packed_words(cpu: &Cpu, shape: &AttentionShape) -> [usize; 2] {
 pub(super) fn pack(cpu: &Cpu, shape: &AttentionShape, k: Rows<'_>, v: Rows<'_>, packed_k: &mut [f32], packed_v: &mut [f32]) {
     let d = shape.head_dim;
     let [k_words, v_words] = packed_words(cpu, shape);
+    let key_block = key_block(k_words / shape.keys);
     let heads = packed_k.par_chunks_exact_mut(k_words).zip(packed_v.par_chunks_exact_mut(v_words)).enumerate();
     heads.for_each(|(index, (packed_k, packed_v))| {
         let (pair, head) = (index / shape.heads, index % shape.heads);
-        let block_k = KEY_BLOCK * k_words / shape.keys;
-        let block_v = KEY_BLOCK * d / if shape.bf16(cpu) { 2 } else { 1 };
+        let block_k = key_block * k_words / shape.keys;
+        let block_v = key_block * d / if shape.bf16(cpu) { 2 } else { 1 };
         let blocks = packed_k.par_chunks_mut(block_k).zip(packed_v.par_chunks_mut(block_v)).enumerate();
         blocks.for_each(|(block, (packed_k, packed_v))| {
-            let first = block * KEY_BLOCK;
-            let keys = KEY_BLOCK.min(shape.keys - first);
+            let first = block * key_block;
+            let keys = key_block.min(shape.keys - first);
             let from = |rows: Rows<'_>| (pair * shape.keys + first) * rows.stride + rows.column + head * d;
             let [k, v] = [k, v].map(|rows| Head { values: &rows.values[from(rows)..], stride: rows.stride, d });
             shape.run(cpu, Pack { keys, k, v, packed_k, packed_v });

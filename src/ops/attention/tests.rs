@@ -140,6 +140,9 @@ fn attention_follows_the_formula_at_odd_sizes() {
         (1, 40, 13, 1, 13, true),
         (1, 67, 131, 1, 160, false),
         (1, 35, 101, 1, 512, false),
+        // Keys and values of a head exceed the cache: several groups of queries to a task.
+        (2, 150, 1100, 4, 64, false),
+        (1, 270, 1100, 4, 64, true),
     ];
     for device in devices() {
         for (batch, queries, keys, heads, head_dim, causal) in sizes {
@@ -240,22 +243,29 @@ fn nan_in_a_sample_stays_in_it() {
     }
 }
 
-/// The bits of a sample do not depend on the batch around it, its place there, or the number of threads.
+/// The bits of a sample do not depend on the batch around it, its place there, or the number of threads, nor on how many groups of
+/// queries share a task, which follows from these.
 #[test]
 fn bits_of_a_sample_depend_on_it_alone() {
-    for (precision, causal) in [(Precision::F32, false), (Precision::Bf16, false), (Precision::F32, true)] {
-        let mut batch = Input::noise(case(5, 70, 210, 3, 20, causal));
+    let small = |causal| case(5, 70, 210, 3, 20, causal);
+    let large = case(3, 150, 1100, 2, 64, false);
+    for (case, precision) in
+        [(small(false), Precision::F32), (small(false), Precision::Bf16), (small(true), Precision::F32), (large, Precision::F32)]
+    {
+        let mut batch = Input::noise(case);
         batch.precision = precision;
-        let whole = batch.run(&Device::cpu(3).unwrap());
         let mut single = batch.clone();
         (single.case.batch, single.pairs) = (1, 1);
-        let part = |values: &[f32], sample: usize| values.chunks_exact(values.len() / 5).nth(sample).unwrap().to_vec();
-        for sample in 0..5 {
+        let samples = case.batch;
+        let part = |values: &[f32], sample: usize| values.chunks_exact(values.len() / samples).nth(sample).unwrap().to_vec();
+        let whole = [1, 3].map(|threads| batch.run(&Device::cpu(threads).unwrap()));
+        assert!(whole[0].iter().zip(&whole[1]).all(|(a, b)| a.to_bits() == b.to_bits()), "{case:?}, {precision:?}");
+        for sample in 0..samples {
             single.values = [0, 1, 2].map(|i| part(&batch.values[i], sample));
             for threads in [1, 4] {
                 let alone = single.run(&Device::cpu(threads).unwrap());
-                let same = alone.iter().zip(part(&whole, sample)).all(|(a, b)| a.to_bits() == b.to_bits());
-                assert!(same, "sample {sample}, {threads} threads, {precision:?}");
+                let same = alone.iter().zip(part(&whole[0], sample)).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "sample {sample}, {threads} threads, {case:?}, {precision:?}");
             }
         }
     }

@@ -5,8 +5,7 @@ mod cpu;
 mod tests;
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
-use crate::tensor::{DType, Shape};
-use crate::weights::HostTensor;
+use crate::tensor::{DType, HostTensor, Shape};
 use crate::{Error, Result};
 
 /// Scale and shift of a normalisation.
