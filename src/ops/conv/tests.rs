@@ -55,16 +55,17 @@ impl Data {
         }
     }
 
-    fn layer(&self, device: &Device, precision: Precision) -> Conv2d {
+    fn layer(&self, device: &Device, precision: Precision, algorithm: Algorithm) -> Conv2d {
         let Case { channels: [c1, c2], outputs, kernel, stride, padding, .. } = self.case;
         let weight = host(&self.weight, &[outputs, c1 + c2, kernel, kernel]);
-        Conv2d::prepare(device, precision, weight, Some(host(&self.bias, &[outputs])), stride, padding).unwrap()
+        let bias = Some(host(&self.bias, &[outputs]));
+        Conv2d::prepare_as(algorithm, device, precision, weight, bias, stride, padding).unwrap()
     }
 
-    fn run(&self, device: &Device, precision: Precision) -> Vec<f32> {
+    fn run(&self, device: &Device, precision: Precision, algorithm: Algorithm) -> Vec<f32> {
         let Case { batch, size: [height, width], channels: [c1, c2], outputs, upsample, .. } = self.case;
         let [rows, columns] = self.case.result();
-        let layer = self.layer(device, precision);
+        let layer = self.layer(device, precision, algorithm);
         run(device, |e| {
             let (x, skip) = (e.input([batch, height, width, c1], &self.x)?, e.input([batch, height, width, c2], &self.skip)?);
             let residual = e.input([batch, rows, columns, outputs], &self.residual)?;
@@ -104,6 +105,14 @@ impl Data {
     }
 }
 
+/// The algorithms that compute `case` in `precision`.
+fn algorithms(case: &Case, precision: Precision) -> Vec<Algorithm> {
+    match Algorithm::winograd_computes(precision, case.kernel, case.stride) {
+        true => vec![Algorithm::Direct, Algorithm::Winograd],
+        false => vec![Algorithm::Direct],
+    }
+}
+
 #[test]
 fn integers_are_exact() {
     for device in devices() {
@@ -111,8 +120,10 @@ fn integers_are_exact() {
             for case in odd_cases() {
                 let data = Data::new(case, integers);
                 let expected: Vec<f32> = data.reference(precision).iter().map(|s| s.exact as f32).collect();
-                let what = format!("{} {precision:?} {}", case.name, device.describe());
-                assert_equal(&data.run(&device, precision), &expected, &what);
+                for algorithm in algorithms(&case, precision) {
+                    let what = format!("{} {algorithm:?} {precision:?} {}", case.name, device.describe());
+                    assert_equal(&data.run(&device, precision, algorithm), &expected, &what);
+                }
             }
         }
     }
@@ -124,28 +135,63 @@ fn errors_are_those_of_a_plain_loop() {
         for precision in precisions(&device) {
             for case in odd_cases() {
                 let data = Data::new(case, noise);
-                let what = format!("{} {precision:?} {}", case.name, device.describe());
-                assert_close(&data.run(&device, precision), &data.reference(precision), &what);
+                let reference = data.reference(precision);
+                for algorithm in algorithms(&case, precision) {
+                    let what = format!("{} {algorithm:?} {precision:?} {}", case.name, device.describe());
+                    assert_close(&data.run(&device, precision, algorithm), &reference, &what);
+                }
             }
         }
     }
 }
 
+/// Sums as long as those of Stable Diffusion, where Winograd's algorithm is the choice.
+#[test]
+fn errors_of_long_sums_are_those_of_a_plain_loop() {
+    let device = Device::cpu(2).unwrap();
+    for (channels, outputs) in [(128, 128), (320, 320), (1920, 640)] {
+        let data = Data::new(Case::square("long sums", 1, 4, channels, outputs), noise);
+        let reference = data.reference(Precision::F32);
+        for algorithm in algorithms(&data.case, Precision::F32) {
+            let what = format!("{channels} channels, {algorithm:?}");
+            assert_close(&data.run(&device, Precision::F32, algorithm), &reference, &what);
+        }
+        let shape = [outputs, channels, 3, 3];
+        assert_eq!(Algorithm::choose(Precision::F32, &shape, 1), Algorithm::Winograd);
+        assert_eq!(Algorithm::choose(Precision::F32, &shape, 2), Algorithm::Direct);
+        assert_eq!(Algorithm::choose(Precision::Bf16, &shape, 1), Algorithm::Direct);
+    }
+    assert_eq!(Algorithm::choose(Precision::F32, &[1280, 1280, 3, 3], 1), Algorithm::Direct);
+    assert_eq!(Algorithm::choose(Precision::F32, &[320, 320, 1, 1], 1), Algorithm::Direct);
+}
+
 #[test]
 fn bits_depend_neither_on_batch_nor_on_threads() {
-    for precision in precisions(&Device::cpu(1).unwrap()) {
-        for (size, batch) in [(3, 7), (8, 3), (24, 3)] {
+    let one = Device::cpu(1).unwrap();
+    for precision in precisions(&one) {
+        for (size, batch, algorithm) in algorithms(&Case::square("", 1, 1, 1, 1), precision)
+            .into_iter()
+            .flat_map(|algorithm| [(3, 7, algorithm), (8, 3, algorithm), (24, 3, algorithm)])
+        {
             let data = Data::new(Case { channels: [40, 33], ..Case::square("batch", batch, size, 0, 45) }, noise);
-            let all = data.run(&Device::cpu(1).unwrap(), precision);
+            let all = data.run(&one, precision, algorithm);
             for threads in [2, 5] {
-                assert_same_bits(&data.run(&Device::cpu(threads).unwrap(), precision), &all, &format!("{threads} threads"));
+                assert_same_bits(
+                    &data.run(&Device::cpu(threads).unwrap(), precision, algorithm),
+                    &all,
+                    &format!("{threads} threads {algorithm:?}"),
+                );
             }
             for b in 0..batch {
                 let part = |values: &[f32]| values[b * values.len() / batch..][..values.len() / batch].to_vec();
                 let case = Case { batch: 1, ..data.case };
                 let alone =
                     Data { x: part(&data.x), skip: part(&data.skip), residual: part(&data.residual), ..Data::new(case, noise) };
-                assert_same_bits(&alone.run(&Device::cpu(2).unwrap(), precision), &part(&all), &format!("sample {b} of {batch}"));
+                assert_same_bits(
+                    &alone.run(&Device::cpu(2).unwrap(), precision, algorithm),
+                    &part(&all),
+                    &format!("sample {b} of {batch}"),
+                );
             }
         }
     }
@@ -161,9 +207,12 @@ fn fused_and_not(
 ) {
     let device = Device::cpu(2).unwrap();
     let weight = noise(3, 20 * channels * 9);
-    let layer = Conv2d::prepare(&device, precision, host(&weight, &[20, channels, 3, 3]), None, 1, Padding::Same).unwrap();
-    let (found, expected) = (run(&device, |e| fused(e, &layer)).unwrap(), run(&device, |e| unfused(e, &layer)).unwrap());
-    assert_same_bits(&found, &expected, what);
+    for algorithm in algorithms(&Case::square("", 1, 1, 1, 1), precision) {
+        let weight = host(&weight, &[20, channels, 3, 3]);
+        let layer = Conv2d::prepare_as(algorithm, &device, precision, weight, None, 1, Padding::Same).unwrap();
+        let (found, expected) = (run(&device, |e| fused(e, &layer)).unwrap(), run(&device, |e| unfused(e, &layer)).unwrap());
+        assert_same_bits(&found, &expected, &format!("{what} {algorithm:?}"));
+    }
 }
 
 #[test]
@@ -253,7 +302,7 @@ fn wrong_shapes_are_refused() {
 fn costs_are_counted() {
     let device = Device::cpu(1).unwrap();
     let case = Case { channels: [3, 2], stride: 2, ..Case::square("cost", 2, 6, 0, 7) };
-    let layer = Data::new(case, noise).layer(&device, Precision::F32);
+    let layer = Data::new(case, noise).layer(&device, Precision::F32, Algorithm::Direct);
     let plan = Plan::record(&device, |e| {
         let (x, skip) = (e.alloc([2, 6, 6, 3], DType::F32)?, e.alloc([2, 6, 6, 2], DType::F32)?);
         conv2d(e, &layer, &x, Fused { skip: Some(&skip), ..Fused::default() }).map(drop)

@@ -33,7 +33,7 @@ impl Linear {
             }
             outputs += rows;
         }
-        let layout = Layout { outputs, channels: inputs, taps: 1, gated: false };
+        let layout = Layout { outputs, channels: inputs, taps: 1, gated: false, winograd: false };
         Ok(Linear { packed: Packed::new("linear", device, precision, layout, parts)? })
     }
 
@@ -48,7 +48,7 @@ impl Linear {
         if rows % 2 != 0 {
             return Err(Error::shape("linear", format!("{}: GEGLU needs an even number of rows, not {rows}", weight.name)));
         }
-        let layout = Layout { outputs: rows / 2, channels, taps: 1, gated: true };
+        let layout = Layout { outputs: rows / 2, channels, taps: 1, gated: true, winograd: false };
         Ok(Linear { packed: Packed::new("linear", device, precision, layout, &[(weight, bias)])? })
     }
 

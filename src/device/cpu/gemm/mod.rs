@@ -5,6 +5,8 @@
 //! (`kernel`), and keeps its sums in memory of the worker until the last block, after which they are finished and stored once
 //! (`epilogue`). Patch, sums and one panel of a block fit the second-level cache; weights are read once for each region.
 //!
+//! 3x3 convolutions of stride 1 may instead be packed for `winograd`, which needs fewer products.
+//!
 //! The order of every sum is a function of the layer alone (`weights`). How the result is cut may follow batch, image size and
 //! number of threads: it does not change a bit.
 
@@ -13,6 +15,7 @@ mod kernel;
 mod patch;
 mod tasks;
 mod weights;
+mod winograd;
 
 pub use epilogue::{Activation, Epilogue};
 pub(super) use tasks::SCRATCH;
@@ -108,6 +111,19 @@ pub fn product(cpu: &Cpu, weights: &Weights, input: &Input<'_>, window: Window, 
     assert!(epilogue.channel_bias.is_none_or(|b| b.len() == layout.outputs), "channel bias");
     if out.is_empty() {
         return;
+    }
+    if layout.winograd {
+        assert_eq!(window.stride, 1, "stride");
+        return winograd::product(&Job {
+            cpu,
+            weights,
+            input,
+            window,
+            epilogue,
+            image_rows,
+            columns,
+            out: Shared(out.as_mut_ptr()),
+        });
     }
     let job = Job { cpu, weights, input, window, epilogue, image_rows, columns, out: Shared(out.as_mut_ptr()) };
     let tasks = Tasks::new(rows, columns, weights, cpu.threads());

@@ -42,7 +42,8 @@ impl Patch {
         (row - self.region.rows.start) * self.window.stride + images * self.window.size.saturating_sub(self.window.stride)
     }
 
-    fn row_elements(&self) -> usize {
+    /// Elements of a row of the patch.
+    pub fn row_elements(&self) -> usize {
         self.window.stride * self.plane * SLICE
     }
 

@@ -1,6 +1,6 @@
 //! How a result is cut into tasks.
 
-use super::kernel::{PANEL, SLICE};
+use super::kernel::PANEL;
 use super::patch::Region;
 use super::weights::Weights;
 use std::ops::Range;
@@ -11,9 +11,9 @@ const POSITIONS: usize = 384;
 const POINTS: usize = 192;
 /// Most sums of a task: 512 KB, half of a second-level cache.
 const SUMS: usize = 128 * 1024;
-/// Memory of the largest task, in elements: its sums and its patch. The largest patch is that of [`POSITIONS`] in one row at
-/// stride 2, 3 x 2 x 385 cells.
-pub(in super::super) const SCRATCH: usize = SUMS + 6 * (POSITIONS + 1) * SLICE;
+/// Memory of the largest task, in elements: its sums and its patch, at most 3 x 2 x 385 cells for one row of positions at stride 2;
+/// or 32 tiles of [`super::winograd`].
+pub(in super::super) const SCRATCH: usize = 256 * 1024;
 /// Tasks for each worker, if there are columns enough: the last ones end nearly together.
 const TASKS: usize = 6;
 

@@ -15,7 +15,7 @@ fn results_are_complete_and_nothing_else_is_written() {
             (3, 29, 28, 4, 64, true),
             (1, 2, 401, 2, 5, true),
         ] {
-            let layout = Layout { outputs, channels, taps: 9, gated };
+            let layout = Layout { outputs, channels, taps: 9, gated, winograd: false };
             let weights =
                 Weights::pack(&cpu, Precision::F32, layout, &vec![0.5; layout.columns()], |_, row| row.fill(1.0)).unwrap();
             let x = vec![1.0; batch * height * width * channels];
@@ -45,7 +45,7 @@ fn tasks_cover_the_result_once() {
         (512, 512, 3, 128, 9, false),
         (7, 1000, 40, 3, 9, false),
     ] {
-        let layout = Layout { outputs, channels, taps, gated };
+        let layout = Layout { outputs, channels, taps, gated, winograd: false };
         let weights = Weights::pack(&cpu, Precision::F32, layout, &vec![0.0; layout.columns()], |_, row| row.fill(0.0)).unwrap();
         let panels = layout.panels();
         for threads in [1, 2, 64] {

@@ -5,6 +5,7 @@
 //! it meets the rows of a task. Memory: `[panels][slices][taps][steps][PANEL]`, every panel contiguous.
 
 use super::kernel::{PANEL, SLICE};
+use super::winograd;
 use crate::device::Precision;
 use crate::device::cpu::parallel::Line;
 use crate::device::cpu::{Cpu, Isa};
@@ -26,6 +27,8 @@ pub struct Layout {
     pub taps: usize,
     /// Twice as many columns as outputs: values, then gates.
     pub gated: bool,
+    /// Nine taps are computed by the minimal filtering algorithm of [`super::winograd`].
+    pub winograd: bool,
 }
 
 impl Layout {
@@ -37,6 +40,11 @@ impl Layout {
     /// Elements of the weight.
     pub fn elements(&self) -> usize {
         self.columns() * self.channels * self.taps
+    }
+
+    /// Products of a channel: its taps, or the points of a Winograd tile.
+    fn points(&self) -> usize {
+        if self.winograd { winograd::POINTS } else { self.taps }
     }
 
     /// Panels of columns; those of values and gates take turns.
@@ -101,12 +109,16 @@ impl Weights {
         }
         let panel_lines = weights.panel_elements() / Line::LEN;
         let mut panels: Vec<Line> = bytemuck::zeroed_vec(panel_lines * layout.panels());
-        let row_elements = layout.channels * layout.taps;
+        let (taps, points) = (layout.channels * layout.taps, layout.channels * layout.points());
         cpu.install(|| {
             panels.par_chunks_mut(panel_lines).enumerate().for_each(|(i, panel)| {
-                let mut rows = vec![0.0; PANEL * row_elements];
-                for (o, row) in layout.panel_rows(i).zip(rows.chunks_exact_mut(row_elements)) {
-                    read(o, row);
+                let (mut row, mut rows) = (vec![0.0; taps], vec![0.0; PANEL * points]);
+                for (o, points) in layout.panel_rows(i).zip(rows.chunks_exact_mut(points)) {
+                    read(o, &mut row);
+                    match layout.winograd {
+                        true => winograd::transform_weights(&row, points),
+                        false => points.copy_from_slice(&row),
+                    }
                 }
                 weights.pack_panel(&rows, panel);
             });
@@ -115,26 +127,40 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Transposes `PANEL` rows of the weight into a panel. In bf16 a slice of n channels pairs channel j with j + n/2.
+    /// Transposes `PANEL` rows of the weight into a panel.
     fn pack_panel(&self, rows: &[f32], panel: &mut [Line]) {
-        let Layout { channels, taps, .. } = self.layout;
         let mut steps = bytemuck::cast_slice_mut::<_, [f32; PANEL]>(panel).iter_mut();
-        for slice in (0..channels).step_by(self.slice_channels()) {
-            let end = channels.min(slice + self.slice_channels());
-            let half = slice + (end - slice).div_ceil(step_channels(self.precision));
-            for tap in 0..taps {
-                for (i, step) in (0..half - slice).zip(&mut steps) {
-                    let (low, high) = ((slice + i) * taps + tap, half + i);
-                    for (element, row) in step.iter_mut().zip(rows.chunks_exact(channels * taps)) {
-                        *element = match self.precision {
-                            Precision::F32 => row[low],
-                            Precision::Bf16 => {
-                                let high = if high < end { row[high * taps + tap] } else { 0.0 };
-                                bytemuck::cast([bf16::from_f32(row[low]), bf16::from_f32(high)])
-                            }
-                        };
-                    }
+        let points = self.layout.points();
+        for block in self.blocks() {
+            let slices = block.first_slice..block.first_slice + block.slices;
+            if self.layout.winograd {
+                for point in 0..points {
+                    slices.clone().for_each(|slice| self.pack_slice(rows, slice, point, &mut steps));
                 }
+            } else {
+                for slice in slices {
+                    (0..points).for_each(|tap| self.pack_slice(rows, slice, tap, &mut steps));
+                }
+            }
+        }
+    }
+
+    /// Packs the steps of a slice for one point. In bf16 a slice of n channels pairs channel j with j + n/2.
+    fn pack_slice<'p>(&self, rows: &[f32], slice: usize, point: usize, steps: &mut impl Iterator<Item = &'p mut [f32; PANEL]>) {
+        let (channels, points) = (self.layout.channels, self.layout.points());
+        let first = slice * self.slice_channels();
+        let end = channels.min(first + self.slice_channels());
+        let half = first + (end - first).div_ceil(step_channels(self.precision));
+        for (i, step) in (0..half - first).zip(steps) {
+            let (low, high) = ((first + i) * points + point, half + i);
+            for (element, row) in step.iter_mut().zip(rows.chunks_exact(channels * points)) {
+                *element = match self.precision {
+                    Precision::F32 => row[low],
+                    Precision::Bf16 => {
+                        let high = if high < end { row[high * points + point] } else { 0.0 };
+                        bytemuck::cast([bf16::from_f32(row[low]), bf16::from_f32(high)])
+                    }
+                };
             }
         }
     }
@@ -166,7 +192,7 @@ impl Weights {
 
     /// Elements of a panel.
     fn panel_elements(&self) -> usize {
-        self.steps() * self.layout.taps * PANEL
+        self.steps() * self.layout.points() * PANEL
     }
 
     /// Slices of channels.
@@ -177,9 +203,10 @@ impl Weights {
     /// The blocks of the sum, in order.
     pub(super) fn blocks(&self) -> impl Iterator<Item = Block> {
         let slices = self.slices();
-        let count = slices.div_ceil((SEGMENTS / self.layout.taps).max(1));
+        let taps = if self.layout.winograd { 1 } else { self.layout.taps };
+        let count = slices.div_ceil((SEGMENTS / taps).max(1));
         let each = slices.div_ceil(count);
-        let slice_elements = SLICE * self.layout.taps * PANEL;
+        let slice_elements = SLICE * self.layout.points() * PANEL;
         (0..slices.div_ceil(each)).map(move |i| Block {
             first_slice: i * each,
             slices: each.min(slices - i * each),
