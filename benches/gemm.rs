@@ -3,6 +3,7 @@
 //! `cargo bench --bench gemm -- [--threads N] [--rounds N] [--alone] [NAME]...` prints one row for each case whose name contains a NAME.
 //! A time is the fastest of all rounds, because other work on the machine only ever adds to it; the peak likewise. The opponents
 //! multiply matrices of the sizes of the case that lie ready in memory, without gathering windows, bias or activation.
+//! Operations are counted as the direct sum has them: convolutions by Winograd's algorithm pass the peak.
 
 use std::time::Instant;
 use syntic::device::cpu::peak::peak_flops;

