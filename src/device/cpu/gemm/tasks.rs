@@ -12,7 +12,7 @@ const POINTS: usize = 192;
 /// Most sums of a task: 512 KB, half of a second-level cache.
 const SUMS: usize = 128 * 1024;
 /// Memory of the largest task, in elements: its sums and its patch, at most 3 x 2 x 385 cells for one row of positions at stride 2;
-/// or 32 tiles of [`super::winograd`].
+/// or 32 tiles of `winograd`.
 pub(in super::super) const SCRATCH: usize = 256 * 1024;
 /// Tasks for each worker, if there are columns enough: the last ones end nearly together.
 const TASKS: usize = 6;

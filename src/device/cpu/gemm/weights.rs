@@ -27,7 +27,7 @@ pub struct Layout {
     pub taps: usize,
     /// Twice as many columns as outputs: values, then gates.
     pub gated: bool,
-    /// Nine taps are computed by the minimal filtering algorithm of [`super::winograd`].
+    /// Nine taps are computed by the minimal filtering algorithm of `winograd`.
     pub winograd: bool,
 }
 
