@@ -1,7 +1,7 @@
 //! Memory of one pass, planned once: every tensor has a fixed place in one block.
 
 use super::buffer::{ALIGN, Block};
-use super::exec::{Exec, Observer, OpRecord};
+use super::exec::{Cost, Exec, Observer};
 use super::{Device, plan_mismatch};
 use crate::Result;
 
@@ -21,7 +21,7 @@ pub struct Plan {
     /// Offset of each tensor in the arena, in order of birth.
     pub(super) offsets: Vec<usize>,
     peak: usize,
-    ops: Vec<OpRecord>,
+    ops: Vec<Cost>,
 }
 
 impl Plan {
@@ -41,11 +41,11 @@ impl Plan {
 
     /// Floating-point operations of the pass, two for each multiply-add.
     pub fn flops(&self) -> u64 {
-        self.ops.iter().map(|op| op.cost.flops).sum()
+        self.ops.iter().map(|op| op.flops).sum()
     }
 
     /// The operations in order, with their counts.
-    pub fn ops(&self) -> &[OpRecord] {
+    pub fn ops(&self) -> &[Cost] {
         &self.ops
     }
 }

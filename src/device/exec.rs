@@ -22,13 +22,6 @@ pub struct Cost {
     pub bytes: u64,
 }
 
-/// An operation of a recorded or observed pass.
-#[derive(Clone, Copy, Debug)]
-pub struct OpRecord {
-    /// What it does.
-    pub cost: Cost,
-}
-
 /// Looks at a running pass: block outputs for tests, times for profiles. Methods do nothing by default.
 pub trait Observer {
     /// A named intermediate result, channels-last.
@@ -38,7 +31,7 @@ pub trait Observer {
 }
 
 enum Mode<'p> {
-    Recording { ops: RefCell<Vec<OpRecord>>, events: RefCell<Vec<Event>> },
+    Recording { ops: RefCell<Vec<Cost>>, events: RefCell<Vec<Event>> },
     Running { plan: &'p Plan, base: *mut u8, observer: Option<&'p (dyn Observer + Sync)> },
 }
 
@@ -70,7 +63,7 @@ impl<'p> Exec<'p> {
         Exec { device, mode, cursor: Cell::new(0), births: Cell::new(0), astray: Cell::new(false) }
     }
 
-    pub(super) fn into_recording(self) -> (Vec<Event>, Vec<OpRecord>) {
+    pub(super) fn into_recording(self) -> (Vec<Event>, Vec<Cost>) {
         match self.mode {
             Mode::Recording { ops, events } => (events.into_inner(), ops.into_inner()),
             Mode::Running { .. } => (Vec::new(), Vec::new()),
@@ -141,7 +134,7 @@ impl<'p> Exec<'p> {
     pub fn launch(&self, cost: Cost) -> Option<&'p Device> {
         match &self.mode {
             Mode::Recording { ops, .. } => {
-                ops.borrow_mut().push(OpRecord { cost });
+                ops.borrow_mut().push(cost);
                 None
             }
             Mode::Running { observer, .. } => {

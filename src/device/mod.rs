@@ -16,7 +16,7 @@ mod exec;
 pub use arena::{Arena, Plan};
 pub use buffer::Buffer;
 pub use cpu::Cpu;
-pub use exec::{Cost, Exec, Observer, OpRecord, Tensor};
+pub use exec::{Cost, Exec, Observer, Tensor};
 
 use crate::{Error, Result};
 

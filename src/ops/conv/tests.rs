@@ -310,5 +310,5 @@ fn costs_are_counted() {
     .unwrap();
     assert_eq!(plan.flops(), case.flops());
     assert_eq!(plan.flops(), 2 * (2 * 3 * 3) * (5 * 9) * 7);
-    assert_eq!(plan.ops()[0].cost.bytes, 4 * (2 * 36 * 5 + 2 * 9 * 7 + 7 * 5 * 9 + 7));
+    assert_eq!(plan.ops()[0].bytes, 4 * (2 * 36 * 5 + 2 * 9 * 7 + 7 * 5 * 9 + 7));
 }

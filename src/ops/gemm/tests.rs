@@ -179,7 +179,7 @@ fn leading_extents_are_kept_and_costs_counted() {
     })
     .unwrap();
     assert_eq!(plan.flops(), 2 * 24 * 10 * 12);
-    assert_eq!(plan.ops()[0].cost.bytes, 4 * (24 * 10 + 24 * 6 + 10 * 12 + 12));
+    assert_eq!(plan.ops()[0].bytes, 4 * (24 * 10 + 24 * 6 + 10 * 12 + 12));
 }
 
 #[test]

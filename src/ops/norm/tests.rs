@@ -235,5 +235,5 @@ fn declared_weights_can_be_recorded() {
     let norm = Norm::prepare(&device, 2, 0.1, weight("w", &[8], None), weight("b", &[8], None)).unwrap();
     let input = Input::noise(1, [2, 2], 8, 0, 2);
     let plan = Plan::record(&device, |exec| input.pass(exec, &norm).map(|_| ())).unwrap();
-    assert_eq!(plan.ops()[0].cost.bytes, 12 * 32);
+    assert_eq!(plan.ops()[0].bytes, 12 * 32);
 }
