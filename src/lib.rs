@@ -37,6 +37,7 @@ pub mod ops;
 pub mod rng;
 pub mod shards;
 pub mod tensor;
+pub mod tinyworld;
 pub mod tokenizer;
 pub mod weights;
 

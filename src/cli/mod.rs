@@ -1,14 +1,17 @@
 //! The command line: one file a command. Flags are parsed into what was typed, validated into library settings, and run.
 
 mod bench;
+mod counter;
 mod gallery;
 mod generate;
 mod progress;
 mod random_model;
+mod tinyworld;
 mod verify;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, value_parser};
+use counter::Counter;
 use std::fmt;
 use std::io::Write;
 use std::sync::OnceLock;
@@ -35,6 +38,8 @@ enum Command {
     Gallery(gallery::Args),
     /// Write a Stable Diffusion folder with seeded random weights, to measure and to test.
     RandomModel(random_model::Args),
+    /// Write a part of the built-in world: pictures of a few coloured objects with five captions each.
+    Tinyworld(tinyworld::Args),
     /// Measure the speed of a part of a model, or of all of it.
     Bench(bench::Args),
 }
@@ -47,6 +52,7 @@ impl Cli {
             Command::Verify(args) => verify::run(args),
             Command::Gallery(args) => gallery::run(args),
             Command::RandomModel(args) => random_model::run(args),
+            Command::Tinyworld(args) => tinyworld::run(args),
             Command::Bench(args) => bench::run(args),
         }
     }

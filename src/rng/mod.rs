@@ -6,14 +6,17 @@
 //! | [`RngKind::TorchCpu`] | [`TorchCpu`]: torch's CPU generator, one stream in the order of the draws | seeds of diffusers users |
 //!
 //! Elements are numbered in the order of a `[C, H, W]` latent, whatever the layout the caller computes in.
+//! What is not noise (scenes, values of random models) is drawn with [`SplitMix64`].
 
 mod philox;
+mod splitmix;
 mod torch_cpu;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use philox::Philox;
+pub use splitmix::SplitMix64;
 pub use torch_cpu::TorchCpu;
 
 use crate::{Error, Result};

@@ -1,0 +1,26 @@
+//! A visual world small enough to ship: seeded scenes of a few coloured objects, drawn as [`SIDE`] x [`SIDE`] pictures and told in
+//! five captions each.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `scene` | what may be in a scene, and how one is drawn by lot |
+//! | `split` | the parts of the world, which share no scene |
+//! | `shape`, `render` | outlines and pixels |
+//! | `caption` | words |
+//! | `dataset` | shards and COCO files |
+//!
+//! Everything is a pure function of (split, seed, index). Pixels go through the sine and the exponential of the platform, so
+//! another platform may round a value of a picture differently.
+
+mod caption;
+mod dataset;
+mod render;
+mod scene;
+mod shape;
+mod split;
+
+pub use caption::CAPTIONS;
+pub use dataset::{Dataset, Progress, Written};
+pub use render::SIDE;
+pub use scene::{Background, Camera, Colour, Kind, MAX_OBJECTS, Object, Scene, Size, Texture, Third};
+pub use split::Split;
