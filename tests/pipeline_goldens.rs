@@ -9,9 +9,10 @@ use syntic::device::Precision;
 use syntic::diffusion::schedulers::{SchedulerName, create};
 use syntic::diffusion::{Generated, Sample, Sampler, Savings, Settings, StableDiffusion};
 use syntic::rng::RngKind;
-use syntic::weights::ModelDir;
+use syntic::weights::{BUILTIN, ModelDir};
 
-const CASES: [&str; 2] = ["sd1-tiny", "sd2-tiny"];
+/// Random models, and the trained one.
+const CASES: [&str; 3] = ["sd1-tiny", "sd2-tiny", BUILTIN];
 
 /// Largest relative L2 error of final latents.
 const TOLERANCE: f64 = 2e-4;
@@ -35,9 +36,9 @@ fn model(case: &str) -> (Case, StableDiffusion) {
     model_in(case, Precision::F32)
 }
 
-fn model_in(case: &str, precision: Precision) -> (Case, StableDiffusion) {
-    let case = Case::open(case);
-    let folder = ModelDir::open(case.folder.to_str().unwrap()).unwrap();
+fn model_in(name: &str, precision: Precision) -> (Case, StableDiffusion) {
+    let case = Case::open(name);
+    let folder = ModelDir::open(if name == BUILTIN { BUILTIN } else { case.folder.to_str().unwrap() }).unwrap();
     let model = StableDiffusion::load(&folder, &case.device, precision).unwrap();
     (case, model)
 }
@@ -48,8 +49,8 @@ fn generate(case: &Case, model: &StableDiffusion, run: Run<'_>) -> Vec<Generated
     let (latent_shape, latents) = golden.floats("init_latents");
     let len = latents.len() / shape[0];
     let settings = Settings {
-        height: latent_shape[2] * 8,
-        width: latent_shape[3] * 8,
+        height: latent_shape[2] * model.spec.size_multiple(),
+        width: latent_shape[3] * model.spec.size_multiple(),
         guidance: run.guidance,
         negative: golden.integers(run.negative).1,
         rng: RngKind::TorchCpu,

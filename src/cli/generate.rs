@@ -13,8 +13,8 @@ use syntic::{Error, Result};
 /// Flags of `syntic generate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model folder in the diffusers layout, or an id in the Hugging Face cache: `org/name[@revision]`.
-    #[arg(long, value_name = "DIR|ID")]
+    /// Model: a folder in the diffusers layout, an id in the Hugging Face cache (`org/name[@revision]`), or `builtin`.
+    #[arg(long, value_name = "DIR|ID|builtin")]
     model: String,
     /// Captions: txt (one a line), tsv, csv, jsonl, COCO JSON or Karpathy JSON.
     #[arg(long, value_name = "FILE")]
@@ -35,12 +35,12 @@ pub struct Args {
     /// Sampler; auto takes the model's own.
     #[arg(long, value_parser = named(SchedulerName::all().map(|s| (s.name(), s))), default_value = "auto")]
     scheduler: SchedulerName,
-    /// Height in pixels.
-    #[arg(long, default_value_t = 512)]
-    height: usize,
-    /// Width in pixels.
-    #[arg(long, default_value_t = 512)]
-    width: usize,
+    /// Height in pixels [default: the model's own, 512 for Stable Diffusion 1.5]
+    #[arg(long, value_name = "PIXELS")]
+    height: Option<usize>,
+    /// Width in pixels [default: the model's own]
+    #[arg(long, value_name = "PIXELS")]
+    width: Option<usize>,
     /// Pictures made at once. Changes speed and memory, never a picture.
     #[arg(long, value_name = "N", default_value_t = 1)]
     batch: usize,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod counter;
+mod demo;
 mod gallery;
 mod generate;
 mod progress;
@@ -30,6 +31,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work, with nothing but this program: captions of a small world become pictures, which are judged.
+    Demo(demo::Args),
     /// Turn captions into images: shards of image-text pairs.
     Generate(Box<generate::Args>),
     /// Check shards: complete, readable, and what their statistics say.
@@ -48,6 +51,7 @@ impl Cli {
     /// Runs the command that was typed.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Demo(args) => demo::run(args),
             Command::Generate(args) => generate::run(*args),
             Command::Verify(args) => verify::run(args),
             Command::Gallery(args) => gallery::run(args),

@@ -13,6 +13,7 @@ use std::path::Path;
 /// `samples` is the number of selected captions, all workers together.
 pub(super) fn of_run(
     settings: &Settings,
+    (height, width): (usize, usize),
     precision: Precision,
     scheduler: &str,
     model: &ModelDir,
@@ -36,8 +37,8 @@ pub(super) fn of_run(
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "negative_prompt": sampling.negative,
-        "height": sampling.height,
-        "width": sampling.width,
+        "height": height,
+        "width": width,
         "dtype": precision.name(),
         "init_latents_sha256": init,
         "shard_size": output.shard_size,

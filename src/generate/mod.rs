@@ -50,6 +50,8 @@ pub struct Run<'d> {
     init: Option<InitLatents>,
     /// Evaluations of the network for an image.
     evaluations: usize,
+    /// Height and width of the images, in pixels.
+    size: (usize, usize),
     /// Shape of one sample's latents, [C, h, w].
     latents: [usize; 3],
     /// Every setting that has an influence on the bytes of a shard.
@@ -71,7 +73,7 @@ impl<'d> Run<'d> {
         let work = Work::new(&settings.selection, settings.output.shard_size, corpus.len() as u64)?;
         let model = ModelDir::open(&settings.model)?;
         let spec = ModelSpec::read(&model)?;
-        let (height, width) = (settings.sampling.height, settings.sampling.width);
+        let (height, width) = settings.size(spec.default_size())?;
         spec.check_size(height, width)?;
         spec.check_batch(settings.batch)?;
         let scheduler = settings.sampling.scheduler.resolve(&spec.scheduler)?;
@@ -84,7 +86,7 @@ impl<'d> Run<'d> {
         let shape = [samples, latents[0], latents[1], latents[2]];
         let init = settings.init_latents.as_ref().map(|path| InitLatents::open(path, shape)).transpose()?;
         let too_long = work.too_long(&corpus, &tokenizer)?;
-        let config = config::of_run(&settings, precision, scheduler.name(), &model, &corpus, samples)?;
+        let config = config::of_run(&settings, (height, width), precision, scheduler.name(), &model, &corpus, samples)?;
         RunManifest::check(&settings.output.folder, &config)?;
         Ok(Run {
             settings,
@@ -98,6 +100,7 @@ impl<'d> Run<'d> {
             too_long,
             init,
             evaluations,
+            size: (height, width),
             latents,
             config,
         })
@@ -111,9 +114,9 @@ impl<'d> Run<'d> {
         let folder = &self.settings.output.folder;
         let done = self.work.jobs.iter().filter_map(|job| shard_stats(folder, job.shard).transpose());
         let done: Vec<_> = done.collect::<Result<_>>()?;
-        let Sampling { height, width, guidance, .. } = self.settings.sampling;
+        let guidance = self.settings.sampling.guidance;
         let batch = self.settings.batch;
-        let cost = self.spec.cost(self.device, (height, width), batch, guidance > 1.0)?;
+        let cost = self.spec.cost(self.device, self.size, batch, guidance > 1.0)?;
         let flops = cost.text_flops + cost.vae_flops + self.evaluations as u64 * cost.unet_flops / batch as u64;
         let mut plan = serde_json::json!({
             "work": format!("{} images in {} shards", self.work.samples(), self.work.jobs.len()),
@@ -211,8 +214,8 @@ impl<'d> Run<'d> {
     fn sampler_settings(&self) -> Result<sampler::Settings> {
         let sampling = &self.settings.sampling;
         Ok(sampler::Settings {
-            height: sampling.height,
-            width: sampling.width,
+            height: self.size.0,
+            width: self.size.1,
             guidance: sampling.guidance,
             negative: self.tokenizer.encode(&sampling.negative)?.ids,
             rng: sampling.rng,
@@ -281,7 +284,7 @@ impl<'d> Run<'d> {
 
     /// What goes into the shard for one image.
     fn sample(&self, index: u64, job: &Job, image: &Generated) -> Result<Sample> {
-        let Sampling { height, width, .. } = self.settings.sampling;
+        let (height, width) = self.size;
         let caption = self.corpus.get(index as usize).ok_or_else(|| lost(index))?;
         let outcome = match image_fault(&image.pixels, image.finite) {
             Some(fault) => Outcome::Failed(fault.to_string()),

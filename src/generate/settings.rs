@@ -52,10 +52,10 @@ pub struct Sampling {
     pub negative: String,
     /// Sampler; auto takes the model's own.
     pub scheduler: SchedulerName,
-    /// Pixels.
-    pub height: usize,
-    /// Pixels.
-    pub width: usize,
+    /// Pixels; the size that the model was trained at if not given.
+    pub height: Option<usize>,
+    /// Pixels, likewise.
+    pub width: Option<usize>,
     /// Caption i of the corpus has seed `seed + i`.
     pub seed: u64,
     /// Source of the noise.
@@ -88,13 +88,6 @@ impl Settings {
         if !sampling.guidance.is_finite() {
             return Err(Error::usage(format!("--guidance {} is not a number to scale by", sampling.guidance), "7.5 is usual"));
         }
-        let pixels = sampling.height.saturating_mul(sampling.width);
-        if pixels as u64 > MAX_PIXELS {
-            return Err(Error::usage(
-                format!("--height {} times --width {} is more than {MAX_PIXELS} pixels", sampling.height, sampling.width),
-                "readers of shards refuse larger images",
-            ));
-        }
         if selection.worker_index >= selection.worker_count {
             return Err(Error::usage(
                 format!("--worker-index {} with --worker-count {}", selection.worker_index, selection.worker_count),
@@ -105,5 +98,17 @@ impl Settings {
             return Err(Error::usage("--save-latents writes one file, which several workers cannot share", "use one worker"));
         }
         Ok(())
+    }
+
+    /// Height and width of the images, for a model trained at `default` pixels a side.
+    pub(super) fn size(&self, default: usize) -> Result<(usize, usize)> {
+        let [height, width] = [self.sampling.height, self.sampling.width].map(|side| side.unwrap_or(default));
+        if height.saturating_mul(width) as u64 > MAX_PIXELS {
+            return Err(Error::usage(
+                format!("--height {height} times --width {width} is more than {MAX_PIXELS} pixels"),
+                "readers of shards refuse larger images",
+            ));
+        }
+        Ok((height, width))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::imageops::{replace, thumbnail};
+use image::imageops::{FilterType, replace, resize, thumbnail};
 use image::{Rgb, RgbImage};
 
 use super::encode::{ImageFormat, encode_image};
@@ -13,7 +13,7 @@ use crate::{Error, Result, files};
 /// One picture of a contact sheet.
 #[derive(Clone, Debug)]
 pub struct Tile {
-    /// The image; a large one is shown smaller, at 256 pixels a side.
+    /// The image; a large one is shown smaller, at 256 pixels a side, a small one larger, up to 192.
     pub image: RgbImage,
     /// Written below it; what is not ASCII becomes a box.
     pub caption: String,
@@ -37,8 +37,8 @@ impl Default for SheetOptions {
 
 /// Longest side of an image on a sheet, in pixels.
 const MAX_TILE: u32 = 256;
-/// Narrowest tile, so that a caption fits.
-const MIN_WIDTH: u32 = 120;
+/// Narrowest tile, so that a caption fits. Images up to half as wide are shown larger, pixel by pixel.
+const MIN_WIDTH: u32 = 192;
 /// Pixels around tiles.
 const MARGIN: u32 = 8;
 /// Lines of a caption; the last ends in dots if there is more.
@@ -56,7 +56,7 @@ pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<RgbImage> {
     if tiles.is_empty() || columns == 0 {
         return Err(Error::usage("a contact sheet needs at least one image and one column", ""));
     }
-    let pictures: Vec<RgbImage> = tiles.iter().map(|tile| shrink(&tile.image)).collect();
+    let pictures: Vec<RgbImage> = tiles.iter().map(|tile| fit(&tile.image)).collect();
     let columns = columns.min(tiles.len());
     let width = pictures.iter().map(RgbImage::width).max().unwrap_or(0).max(MIN_WIDTH);
     let height = pictures.iter().map(RgbImage::height).max().unwrap_or(0);
@@ -89,7 +89,7 @@ pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Res
     let mut tiles = Vec::new();
     first_pairs(dir, options.limit, |tar, pair| {
         let (_, image) = pair.image().ok_or_else(|| Error::format(tar, &pair.key, "no image"))?;
-        let image = shrink(&decode_image(tar, &pair.key, image)?);
+        let image = fit(&decode_image(tar, &pair.key, image)?);
         tiles.push(Tile { image, caption: pair.caption().unwrap_or_default().to_string() });
         Ok(())
     })?;
@@ -98,10 +98,15 @@ pub fn write_contact_sheet(dir: &Path, out: &Path, options: SheetOptions) -> Res
     Ok(tiles.len())
 }
 
-/// The image at [`MAX_TILE`] a side at most, in its own proportions; never enlarged.
-fn shrink(image: &RgbImage) -> RgbImage {
+/// The image at a size to be looked at, in its own proportions: at [`MAX_TILE`] a side at most, and a small one enlarged by a whole
+/// factor up to [`MIN_WIDTH`], so that its pixels stay sharp.
+fn fit(image: &RgbImage) -> RgbImage {
     let (width, height) = image.dimensions();
     let longest = width.max(height);
+    let factor = MIN_WIDTH / longest.max(1);
+    if factor > 1 {
+        return resize(image, width * factor, height * factor, FilterType::Nearest);
+    }
     if longest <= MAX_TILE {
         return image.clone();
     }
@@ -176,13 +181,13 @@ mod tests {
 
     #[test]
     fn tiles_stand_in_a_grid_with_captions_below() {
-        let tiles: Vec<Tile> = (0..5).map(|i| tile(128, 64, 100 + i)).collect();
+        let tiles: Vec<Tile> = (0..5).map(|i| tile(192, 64, 100 + i)).collect();
         let sheet = contact_sheet(&tiles, 3).unwrap();
-        let (step_x, step_y) = (128 + 8, 64 + 8 + 4 * 18 + 8);
+        let (step_x, step_y) = (192 + 8, 64 + 8 + 4 * 18 + 8);
         assert_eq!(sheet.dimensions(), (3 * step_x + 8, 2 * step_y + 8));
         for (i, (x, y)) in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)].into_iter().enumerate() {
             let (left, top) = (8 + x * step_x, 8 + y * step_y);
-            for (dx, dy) in [(0, 0), (127, 63)] {
+            for (dx, dy) in [(0, 0), (191, 63)] {
                 assert_eq!(sheet.get_pixel(left + dx, top + dy), &Rgb([100 + i as u8, 0, 0]));
             }
             // The top bar of the I, three points wide.
@@ -193,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn small_images_are_enlarged_pixel_by_pixel() {
+        let mut small = tile(64, 32, 0);
+        small.image.put_pixel(63, 31, Rgb([7, 7, 7]));
+        let sheet = contact_sheet(&[small], 1).unwrap();
+        assert_eq!(sheet.dimensions(), (192 + 16, 96 + 8 + 8 + 4 * 18 + 8));
+        let last = (0..96).flat_map(|y| (0..192).map(move |x| (x, y))).filter(|(x, y)| sheet.get_pixel(8 + x, 8 + y)[0] == 7);
+        assert!(last.eq((93..96).flat_map(|y| (189..192).map(move |x| (x, y)))));
+    }
+
+    #[test]
     fn large_images_shrink_and_odd_requests_are_errors() {
         let sheet = contact_sheet(&[tile(2000, 1000, 9)], 6).unwrap();
         assert_eq!(sheet.dimensions(), (256 + 16, 128 + 8 + 8 + 4 * 18 + 8));
@@ -200,6 +215,6 @@ mod tests {
         assert!(contact_sheet(&[], 3).is_err());
         assert!(contact_sheet(&[tile(1, 1, 0)], 0).is_err());
         assert!(contact_sheet(&vec![tile(1, 256, 0); 3000], 10).is_err());
-        assert_eq!(contact_sheet(&vec![tile(1, 1, 0); 2], usize::MAX).unwrap().width(), 2 * 128 + 8);
+        assert_eq!(contact_sheet(&vec![tile(1, 1, 0); 2], usize::MAX).unwrap().width(), 2 * 200 + 8);
     }
 }

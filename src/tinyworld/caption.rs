@@ -155,7 +155,8 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// "two small striped red stars": number or article, attributes, kind. The size is told with probability `sized`.
+    /// "two small striped red stars": number or article, attributes, kind. The size is told with probability `sized`; the colour of a
+    /// single object always.
     fn noun(&mut self, group: usize, sized: f32) -> String {
         let (count, look) = (self.groups[group].0.len(), self.groups[group].look().clone());
         let size = if self.rng.chance(sized) { self.size(look.size) } else { "" };
@@ -165,7 +166,8 @@ impl Writer<'_, '_> {
             texture if self.rng.chance(0.7) => self.texture(texture),
             _ => "",
         };
-        let colour = if self.rng.chance(0.94) { self.colour(look.colour) } else { "" };
+        let told = self.groups.len() == 1 || self.rng.chance(0.93);
+        let colour = if told { self.colour(look.colour) } else { "" };
         let kind = self.kind(look.kind, count > 1);
         let words = [size, texture, colour, kind].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
         match count {

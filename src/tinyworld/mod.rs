@@ -8,12 +8,17 @@
 //! | `shape`, `render` | outlines and pixels |
 //! | `caption` | words |
 //! | `dataset` | shards and COCO files |
+//! | `recognise` | what is in a picture, found again with the outlines |
+//! | `quality`, `demo` | the pipeline on this world, and how good its pictures are |
 //!
 //! Everything is a pure function of (split, seed, index). Pixels go through the sine and the exponential of the platform, so
 //! another platform may round a value of a picture differently.
 
 mod caption;
 mod dataset;
+mod demo;
+mod quality;
+mod recognise;
 mod render;
 mod scene;
 mod shape;
@@ -21,6 +26,9 @@ mod split;
 
 pub use caption::CAPTIONS;
 pub use dataset::{Dataset, Progress, Written};
+pub use demo::{Demo, Report};
+pub use quality::{Attributes, CANDIDATES, Judged, Quality, measure};
+pub use recognise::{Sighting, recognise};
 pub use render::SIDE;
 pub use scene::{Background, Camera, Colour, Kind, MAX_OBJECTS, Object, Scene, Size, Texture, Third};
 pub use split::Split;

@@ -3,6 +3,7 @@
 use super::scene::{Background, Camera, Colour, Object, Scene, Texture};
 use super::shape::{Point, Shape};
 use crate::rng::SplitMix64;
+use image::RgbImage;
 
 /// Width and height of every picture, in pixels.
 pub const SIDE: usize = 64;
@@ -17,8 +18,8 @@ const OUTLINE: f32 = 1.1;
 const SHADOW: Point = [1.6, 2.0];
 
 impl Scene {
-    /// The picture, RGB8 of shape [[`SIDE`], [`SIDE`], 3]: a pure function of the scene.
-    pub fn picture(&self) -> Vec<u8> {
+    /// The picture, [`SIDE`] x [`SIDE`] pixels: a pure function of the scene.
+    pub fn picture(&self) -> RgbImage {
         let mut rng = SplitMix64::new(self.camera.seed);
         let mut canvas = background(self.background, &self.camera, &mut rng);
         for object in &self.objects {
@@ -213,10 +214,11 @@ fn blur(canvas: &mut Vec<Rgb>, sigma: f32) {
 }
 
 /// Noise, and rounding to bytes.
-fn expose(canvas: &[Rgb], noise: f32, rng: &mut SplitMix64) -> Vec<u8> {
+fn expose(canvas: &[Rgb], noise: f32, rng: &mut SplitMix64) -> RgbImage {
     // The sum of four uniforms: close enough to a normal for a camera, and a third of the draws.
     let mut grain = || (0..4).map(|_| rng.unit()).sum::<f32>() * 1.732 - 3.464;
-    canvas.iter().flatten().map(|c| (c * 255.0 + noise * grain()).round().clamp(0.0, 255.0) as u8).collect()
+    let mut byte = |c: f32| (c * 255.0 + noise * grain()).round().clamp(0.0, 255.0) as u8;
+    RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| image::Rgb(canvas[y as usize * SIDE + x as usize].map(&mut byte)))
 }
 
 #[cfg(test)]
@@ -243,8 +245,8 @@ mod tests {
         Scene { background: Background::Snow, objects: vec![object], camera }
     }
 
-    fn pixel(picture: &[u8], x: usize, y: usize) -> [f32; 3] {
-        [0, 1, 2].map(|c| f32::from(picture[(y * SIDE + x) * 3 + c]) / 255.0)
+    fn pixel(picture: &RgbImage, x: u32, y: u32) -> Rgb {
+        picture.get_pixel(x, y).0.map(|c| f32::from(c) / 255.0)
     }
 
     fn near(a: Rgb, b: Rgb) -> bool {
@@ -255,7 +257,7 @@ mod tests {
     fn a_still_scene_has_its_colours_in_their_places() {
         for colour in [Colour::Red, Colour::Blue, Colour::Green] {
             let picture = still(Kind::Square, colour).picture();
-            assert_eq!(picture.len(), SIDE * SIDE * 3);
+            assert_eq!(picture.dimensions(), (64, 64));
             assert!(near(pixel(&picture, 32, 32), colour.rgb()), "{colour:?}");
             for (x, y) in [(2, 2), (61, 2), (2, 61), (61, 61), (32, 10), (10, 32)] {
                 assert!(near(pixel(&picture, x, y), Background::Snow.rgb()[1]), "{colour:?} {x} {y}");
@@ -269,7 +271,7 @@ mod tests {
         let mut scene = still(Kind::Circle, Colour::Blue);
         scene.background = Background::Snow;
         let picture = scene.picture();
-        let blues: Vec<f32> = (0..SIDE * SIDE).map(|i| pixel(&picture, i % SIDE, i / SIDE)[0]).collect();
+        let blues: Vec<f32> = picture.pixels().map(|pixel| f32::from(pixel[0]) / 255.0).collect();
         let between = blues.iter().filter(|&&red| (0.3..0.75).contains(&red)).count();
         assert!(between > 20, "{between}");
         let covered = blues.iter().filter(|&&red| red < 0.5).count() as f32;

@@ -1,5 +1,6 @@
-//! A model as the user names it: a diffusers folder, or a model in the Hugging Face cache.
+//! A model as the user names it: a diffusers folder, a model in the Hugging Face cache, or the built-in one.
 
+use super::builtin::{self, BUILTIN};
 use super::hub::{ModelId, cache_root};
 use super::{Checkpoint, Component, layout, read_json};
 use crate::{Error, Result};
@@ -14,7 +15,7 @@ pub struct ModelDir {
 }
 
 impl ModelDir {
-    /// Finds a model: a folder, or `org/name[@revision]` in the Hugging Face cache. Never calls the network.
+    /// Finds a model: [`BUILTIN`], a folder, or `org/name[@revision]` in the Hugging Face cache. Never calls the network.
     ///
     /// # Errors
     /// [`Error::Usage`] for a model that is not there (with the command that downloads it) or that is a single file;
@@ -29,7 +30,9 @@ impl ModelDir {
     /// As [`open`](ModelDir::open).
     pub fn open_in(model: &str, cache: &Path) -> Result<ModelDir> {
         let path = Path::new(model);
-        let root = if path.is_dir() {
+        let root = if model == BUILTIN {
+            builtin::unpacked()?
+        } else if path.is_dir() {
             path.to_path_buf()
         } else if path.exists() {
             return Err(refuse_file(path));
@@ -38,7 +41,7 @@ impl ModelDir {
         } else {
             return Err(Error::usage(
                 format!("there is no folder {model}, and it is not a model id of the form org/name[@revision]"),
-                "give a folder with a model_index.json, as diffusers saves it",
+                "give a folder with a model_index.json, as diffusers saves it, or `builtin`",
             ));
         };
         let index = root.join("model_index.json");

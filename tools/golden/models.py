@@ -261,21 +261,25 @@ class NoiseTape:
 
 
 def expect_pipeline(text, unet, vae, case):
-    """Final latents of StableDiffusionPipeline: four prompts, each scheduler, several step counts; pixels of some.
-
-    Everything random comes from one torch CPU generator per sample, seeds 42 to 45: first the initial latents, then the
-    noise of each step, so the same numbers can be had either from the stored tensors or by reproducing the generator.
-    """
+    """Results of StableDiffusionPipeline on random prompts."""
     base = {"PNDMScheduler": PNDMScheduler, "DDIMScheduler": DDIMScheduler}[case["scheduler"]["_class_name"]]
     pipe = StableDiffusionPipeline(
         vae, text, None, unet, base.from_config(case["scheduler"]), None, None, requires_safety_checker=False
     )
-    pipe.set_progress_bar_config(disable=True)
-    base = pipe.scheduler
-    height, width = case["latents"]
     rng = generator(case["seed"], "prompts")
     ids = prompt_ids(case, rng, [3, 12, 40, 75])
-    negative, empty = prompt_ids(case, rng, [6]), prompt_ids(case, rng, [0])
+    return run_pipeline(pipe, ids, prompt_ids(case, rng, [6]), prompt_ids(case, rng, [0]), case["latents"])
+
+
+def run_pipeline(pipe, ids, negative, empty, latents_size):
+    """Final latents of four prompts `ids` [4, T]: each scheduler, several step counts; pixels of some.
+
+    Everything random comes from one torch CPU generator per sample, seeds 42 to 45: first the initial latents, then the
+    noise of each step, so the same numbers can be had either from the stored tensors or by reproducing the generator.
+    """
+    pipe.set_progress_bar_config(disable=True)
+    base, text = pipe.scheduler, pipe.text_encoder
+    height, width = latents_size
     out = {"ids.prompts": ids, "ids.negative": negative, "ids.empty": empty}
     embeds = text(ids)[0]
 

@@ -68,7 +68,7 @@ fn a_contact_sheet_is_a_png() {
     let out = dir.path().join("sheet.png");
     assert_eq!(write_contact_sheet(dir.path(), &out, SheetOptions { limit: 5, columns: 3 }).unwrap(), 5);
     let sheet = decode_image(&out, "", &fs::read(&out).unwrap()).unwrap();
-    assert_eq!(sheet.width(), 3 * 128 + 8);
+    assert_eq!(sheet.width(), 3 * 200 + 8);
     let first = decode_image(&out, "", &picture(ImageFormat::Png, 0)).unwrap();
-    assert_eq!(sheet.get_pixel(8 + 56 + 3, 8 + 5), first.get_pixel(3, 5));
+    assert_eq!(sheet.get_pixel(8 + 3 * 24, 8 + 5 * 24), first.get_pixel(3, 5));
 }

@@ -1,0 +1,163 @@
+//! The pipeline on the built-in world: captions nobody has trained on become pictures, and the pictures are judged.
+
+use super::quality::{self, Judged, Quality};
+use super::{Scene, Split};
+use crate::clip::Clip;
+use crate::corpus::CorpusOptions;
+use crate::device::{Device, Precision};
+use crate::diffusion::schedulers::SchedulerName;
+use crate::generate::{self, Events, Output, Run, Sampling, Selection, Summary};
+use crate::rng::RngKind;
+use crate::shards::{self, GalleryOptions, ImageFormat, SheetOptions, decode_image, read_shard, shard_name};
+use crate::{Error, Result, files};
+use image::RgbImage;
+use serde::Serialize;
+use serde_json::json;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// What to make, and with what.
+#[derive(Clone, Debug)]
+pub struct Demo {
+    /// Folder for everything; the same settings again go on where a run was interrupted.
+    pub folder: PathBuf,
+    /// Model that makes the pictures: as in [`generate::Settings`].
+    pub model: String,
+    /// CLIP that judges them.
+    pub clip: String,
+    /// Captions to turn into pictures, and real pictures to compare with.
+    pub count: u64,
+    /// Seed of the scenes and of the pictures.
+    pub seed: u64,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Strength of classifier-free guidance.
+    pub guidance: f32,
+}
+
+/// What a demo found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Pictures made from captions of the `text` split.
+    pub generated: Quality,
+    /// Pictures of the `test` split, drawn by the renderer: what the measures say of pictures that are right.
+    pub real: Quality,
+}
+
+/// Pictures made at once: the layers of a small model share two cores badly one picture at a time.
+const BATCH: usize = 16;
+
+/// Captions in a shard: small, so that a few hundred make more than one.
+const SHARD_SIZE: usize = 100;
+
+impl Demo {
+    /// Makes the pairs: `captions.jsonl` from the `text` split, and from it the shards in `pairs/`.
+    ///
+    /// # Errors
+    /// Those of [`Run`]; [`Error::Interrupted`] once `stop` is raised.
+    pub fn make(&self, device: &Device, precision: Precision, events: &dyn Events, stop: &AtomicBool) -> Result<Summary> {
+        std::fs::create_dir_all(&self.folder).map_err(Error::io("create folder", &self.folder))?;
+        let captions = self.write_captions()?;
+        Run::prepare(self.generation(captions), device, precision)?.execute(events, stop)
+    }
+
+    /// Lays the pairs out on `page.html` and `sheet.png`.
+    ///
+    /// # Errors
+    /// If there are none, or the files cannot be written.
+    pub fn show(&self) -> Result<()> {
+        let pairs = self.pairs();
+        shards::gallery(&pairs, &self.folder.join("page.html"), GalleryOptions { limit: self.count as usize })?;
+        shards::write_contact_sheet(&pairs, &self.folder.join("sheet.png"), SheetOptions::default())?;
+        Ok(())
+    }
+
+    /// Judges the pairs, and as many pictures of the `test` split that the renderer has drawn. Leaves `report.json`.
+    ///
+    /// # Errors
+    /// Those of [`Clip`], of reading the shards, and of writing.
+    pub fn judge(&self, device: &Device) -> Result<Report> {
+        let clip = Clip::open(&self.clip, device)?;
+        let mut generated = Vec::new();
+        for first in (0..self.count).step_by(SHARD_SIZE) {
+            let tar = self.pairs().join(format!("{}.tar", shard_name((first / SHARD_SIZE as u64) as u32)));
+            read_pictures(&tar, |index, picture| {
+                let (scene, caption) = self.scene(Split::Text, index);
+                generated.push(Judged { scene, caption, picture });
+            })?;
+        }
+        let real = |index| {
+            let (scene, caption) = self.scene(Split::Test, index);
+            let picture = scene.picture();
+            Judged { scene, caption, picture }
+        };
+        let real: Vec<Judged> = (0..self.count).map(real).collect();
+        let report = Report { generated: quality::measure(&generated, &clip)?, real: quality::measure(&real, &clip)? };
+        let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
+        files::write_atomic(&self.folder.join("report.json"), &json)?;
+        Ok(report)
+    }
+
+    /// Scene `index` and the caption that stands for it.
+    fn scene(&self, split: Split, index: u64) -> (Scene, String) {
+        let scene = Scene::draw(split, self.seed, index);
+        let [caption, ..] = scene.captions();
+        (scene, caption)
+    }
+
+    fn write_captions(&self) -> Result<PathBuf> {
+        let path = self.folder.join("captions.jsonl");
+        let mut lines = String::new();
+        for index in 0..self.count {
+            let (_, caption) = self.scene(Split::Text, index);
+            _ = writeln!(lines, "{}", json!({"id": index, "caption": caption})); // a String takes everything
+        }
+        files::write_atomic(&path, lines.as_bytes())?;
+        Ok(path)
+    }
+
+    fn generation(&self, captions: PathBuf) -> generate::Settings {
+        generate::Settings {
+            model: self.model.clone(),
+            captions,
+            corpus: CorpusOptions::default(),
+            selection: Selection { offset: 0, limit: None, worker_index: 0, worker_count: 1 },
+            sampling: Sampling {
+                steps: self.steps,
+                guidance: self.guidance,
+                negative: String::new(),
+                scheduler: SchedulerName::Auto,
+                height: None,
+                width: None,
+                seed: self.seed,
+                rng: RngKind::default(),
+            },
+            output: Output {
+                folder: self.pairs(),
+                shard_size: SHARD_SIZE,
+                format: ImageFormat::Png,
+                quality: 95,
+                save_latents: None,
+            },
+            init_latents: None,
+            batch: BATCH,
+        }
+    }
+
+    fn pairs(&self) -> PathBuf {
+        self.folder.join("pairs")
+    }
+}
+
+/// Hands out the pictures of a shard with the positions of their captions in the corpus.
+fn read_pictures(tar: &Path, mut take: impl FnMut(u64, RgbImage)) -> Result<()> {
+    for sample in read_shard(tar)? {
+        let sample = sample?;
+        let (Some((_, image)), Some(fields)) = (sample.image(), sample.fields()) else { continue };
+        let index = fields.get("index").and_then(serde_json::Value::as_u64);
+        let index = index.ok_or_else(|| Error::format(tar, &sample.key, "its json has no `index`"))?;
+        take(index, decode_image(tar, &sample.key, image)?);
+    }
+    Ok(())
+}
