@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | stages | [`generate`], [`corpus`], [`shards`] |
-//! | models | [`diffusion`], [`tokenizer`], [`weights`] |
+//! | models | [`clip`], [`diffusion`], [`tokenizer`], [`weights`] |
 //! | operations | [`ops`] |
 //! | execution | [`device`], [`tensor`] |
 //!
@@ -27,6 +27,7 @@
 #![warn(missing_docs)]
 
 pub mod bench;
+pub mod clip;
 pub mod corpus;
 pub mod device;
 pub mod diffusion;

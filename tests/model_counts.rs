@@ -2,6 +2,7 @@
 //! The expected numbers were counted on the module graphs of diffusers 0.42.1 and transformers (meta tensors).
 
 use std::path::Path;
+use syntic::clip::{ClipConfig, ClipModel};
 use syntic::device::{Device, Plan, Precision};
 use syntic::diffusion::text_encoder::{TextConfig, TextEncoder};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
@@ -106,4 +107,20 @@ fn text_encoder_and_autoencoder_count_as_diffusers_do() {
     assert_eq!(parameters(&loader), 34_163_664);
     let plan = Plan::record(&device, |exec| encoder.forward(exec, exec.input([1, 512, 512, 3], &[])?).map(drop)).unwrap();
     assert_close("VAE encode", gflop(&plan), 1116.7);
+}
+
+/// The sums that OpenCLIP publishes for both halves of ViT-B-32: 151.28 million parameters, 14.78 GFLOP.
+#[test]
+fn clip_counts_as_openclip_does() {
+    let json = serde_json::json!({"text_config": {}, "vision_config": {}});
+    let config = ClipConfig::parse(Path::new("config.json"), &json).unwrap();
+    let (device, loader) = (device(), Loader::declare());
+    let clip = ClipModel::new(config.clone(), &device, &loader).unwrap();
+    // One more with the temperature of training.
+    assert_eq!(parameters(&loader), 151_277_312);
+    let text = Plan::record(&device, |exec| clip.text_features(exec, &[0; 77], 77).map(drop)).unwrap();
+    let patches = vec![0.0; config.vision.patches_len()];
+    let image = Plan::record(&device, |exec| clip.image_features(exec, &patches).map(drop)).unwrap();
+    let hidden = (12 * 4 * 512 * (77 * 76 / 2)) as f64 / 1e9;
+    assert_close("CLIP ViT-B-32", gflop(&text) + hidden + gflop(&image), 14.78);
 }

@@ -79,7 +79,7 @@ fn normals(seed: u64, len: usize) -> Vec<f32> {
 fn unet(case: &Case, spec: &ModelSpec, model: &ModelDir, device: &Device, precision: Precision) -> Result<Measured> {
     let unet = load_unet(model, device, precision)?;
     let [channels, height, width] = spec.latent_shape(case.size.0, case.size.1);
-    let (length, context) = (spec.text.max_positions, spec.text.width);
+    let (length, context) = (spec.text.max_positions, spec.text.layers.width);
     let (mut time, mut text) = (unet.time_state(device, 1)?, TextState::zeros(device, &unet, 2, length)?);
     Arena::new().run_once(device, |exec| unet.encode_time(exec, &[501.0], 7.5, &mut time))?;
     let hidden = normals(1, 2 * length * context);

@@ -7,12 +7,14 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Widest layer that is believed: far above any real model, and small enough that products of extents fit in 64 bits.
-pub(super) const MAX_WIDTH: usize = 1 << 16;
+pub(crate) const MAX_WIDTH: usize = 1 << 16;
 
 /// A component's configuration with a record of the keys that were looked at.
 #[derive(Debug)]
-pub(super) struct ConfigFile {
+pub(crate) struct ConfigFile {
     path: PathBuf,
+    /// Where the keys lie inside the file: empty, or `text_config.`.
+    prefix: String,
     map: Map<String, Value>,
     seen: RefCell<Vec<String>>,
 }
@@ -23,16 +25,22 @@ impl ConfigFile {
         let Value::Object(map) = value else {
             return Err(Error::format(path, "", "expected a JSON object with the settings of a model"));
         };
-        Ok(ConfigFile { path: path.to_path_buf(), map: map.clone(), seen: RefCell::default() })
+        Ok(ConfigFile { path: path.to_path_buf(), prefix: String::new(), map: map.clone(), seen: RefCell::default() })
+    }
+
+    /// The object at `key`, whose errors name both keys; `None` if there is none.
+    pub fn section(&self, key: &str) -> Option<ConfigFile> {
+        let map = self.get(key)?.as_object()?.clone();
+        Some(ConfigFile { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), map, seen: RefCell::default() })
     }
 
     /// The error of `key`.
     pub fn error(&self, key: &str, message: impl Into<String>) -> Error {
-        Error::config(&self.path, key, message)
+        Error::config(&self.path, format!("{}{key}", self.prefix), message)
     }
 
     /// The value of a key; `None` if it is absent or null.
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&Value> {
         self.seen.borrow_mut().push(key.to_string());
         self.map.get(key).filter(|value| !value.is_null())
     }

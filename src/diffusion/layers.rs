@@ -8,11 +8,11 @@ use crate::ops::norm::Norm;
 use crate::weights::{HostTensor, Loader};
 
 /// A weight and its bias.
-pub(super) type Parts<'a> = (HostTensor<'a>, Option<HostTensor<'a>>);
+pub(crate) type Parts<'a> = (HostTensor<'a>, Option<HostTensor<'a>>);
 
 /// A place in a checkpoint and what its layers are prepared for.
 #[derive(Clone)]
-pub(super) struct Build<'d, 'a> {
+pub(crate) struct Build<'d, 'a> {
     pub device: &'d Device,
     pub precision: Precision,
     loader: Loader<'a>,

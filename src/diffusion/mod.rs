@@ -2,9 +2,10 @@
 //!
 //! [`StableDiffusion`] holds the networks, [`schedulers`] say what to do with their predictions, and a [`Sampler`] runs both.
 
-mod config;
+pub mod clip_layers;
+pub(crate) mod config;
 mod cost;
-mod layers;
+pub(crate) mod layers;
 mod layout;
 mod model;
 mod prepared;

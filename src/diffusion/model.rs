@@ -6,7 +6,6 @@ use super::text_encoder::{TextConfig, TextEncoder};
 use super::unet::{Unet, UnetConfig};
 use super::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use crate::device::{Device, Precision};
-use crate::tokenizer::ClipTokenizer;
 use crate::weights::{Component, Loader, ModelDir, NamedShapes, read_json};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -110,22 +109,6 @@ impl ModelSpec {
         unet.check_model(|loader| Unet::new(self.unet.clone(), device, precision, loader))?;
         let vae = model.checkpoint(Component::Vae)?.skip(&DECODER_SKIPS);
         vae.check_model(|loader| VaeDecoder::new(self.vae.clone(), device, precision, loader))
-    }
-
-    /// Checks that the text encoder has an embedding for every id and position that the tokenizer may give.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] naming both sizes.
-    pub fn check_tokenizer(&self, tokenizer: &ClipTokenizer) -> Result<()> {
-        let (ids, length) = (tokenizer.vocab_size() as usize, tokenizer.max_length());
-        if ids > self.text.vocab_size || length > self.text.max_positions {
-            let message = format!(
-                "the tokenizer makes {length} ids below {ids}; the text encoder has {} tokens and {} positions",
-                self.text.vocab_size, self.text.max_positions
-            );
-            return Err(Error::usage(message, "use the tokenizer and the text encoder of the same model"));
-        }
-        Ok(())
     }
 }
 
@@ -237,9 +220,9 @@ fn config_path(folder: &Path) -> PathBuf {
 
 /// The networks fit each other.
 fn check_together(path: &Path, text: &TextConfig, unet: &UnetConfig, vae: &VaeConfig) -> Result<()> {
-    let context = unet.levels[0].context;
-    if context != text.width {
-        let message = format!("the network reads text states of {context} channels, the text encoder makes {}", text.width);
+    let (context, width) = (unet.levels[0].context, text.layers.width);
+    if context != width {
+        let message = format!("the network reads text states of {context} channels, the text encoder makes {width}");
         return Err(Error::config(path, "cross_attention_dim", message));
     }
     if unet.in_channels != vae.latent_channels {

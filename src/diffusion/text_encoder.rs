@@ -1,14 +1,15 @@
 //! CLIP's text transformer (transformers' `CLIPTextModel`), up to its last hidden state.
 
+use super::clip_layers::{ClipLayers, LayersConfig, PRECISION, Sight};
 use super::config::{ConfigFile, MAX_WIDTH};
 use super::layers::Build;
-use crate::Result;
-use crate::device::{Device, Exec, Precision, Tensor};
-use crate::ops::attention::{Attention, Columns, attention};
+use crate::device::{Device, Exec, Tensor};
 use crate::ops::embed::{Embedding, embed};
-use crate::ops::gemm::{Activation, Linear, linear};
+use crate::ops::gemm::Activation;
 use crate::ops::norm::{Norm, layer_norm};
+use crate::tokenizer::ClipTokenizer;
 use crate::weights::Loader;
+use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
@@ -19,57 +20,48 @@ pub struct TextConfig {
     pub vocab_size: usize,
     /// Longest sequence.
     pub max_positions: usize,
-    /// Width of the hidden states.
-    pub width: usize,
-    /// Width inside the feed-forward layers.
-    pub inner: usize,
-    /// Number of layers.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// OpenAI's models use QuickGELU, OpenCLIP's GELU.
-    pub activation: Activation,
-    /// Added to the variance in layer norms.
-    pub norm_eps: f32,
+    /// The transformer.
+    pub layers: LayersConfig,
 }
 
 impl TextConfig {
     /// Reads the content of `path`. Keys of transformers that concern training, generation or other tasks are not looked at.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] naming the key for a value that is malformed or not supported.
+    /// [`Error::Config`] naming the key for a value that is malformed or not supported.
     pub fn parse(path: &Path, value: &Value) -> Result<TextConfig> {
-        let file = ConfigFile::new(path, value)?;
+        TextConfig::read(&ConfigFile::new(path, value)?)
+    }
+
+    /// Reads a file, or the part of one that is about the text model.
+    pub(crate) fn read(file: &ConfigFile) -> Result<TextConfig> {
         file.expect("model_type", "clip_text_model")?;
         // Pipelines hide the padding from text encoders that ask for it; CLIP as Stable Diffusion uses it reads all 77.
         file.expect("use_attention_mask", false)?;
-        let activations = [("quick_gelu", Activation::QuickGelu), ("gelu", Activation::Gelu)];
-        let config = TextConfig {
+        let (activation, norm_eps) = (Activation::QuickGelu, 1e-5);
+        let layers = LayersConfig { width: 512, inner: 2048, count: 12, heads: 8, activation, norm_eps };
+        Ok(TextConfig {
             vocab_size: file.usize("vocab_size", Some(49408), 1..=1 << 20)?,
             max_positions: file.usize("max_position_embeddings", Some(77), 1..=MAX_WIDTH)?,
-            width: file.usize("hidden_size", Some(512), 1..=MAX_WIDTH)?,
-            inner: file.usize("intermediate_size", Some(2048), 1..=MAX_WIDTH)?,
-            layers: file.usize("num_hidden_layers", Some(12), 1..=256)?,
-            heads: file.usize("num_attention_heads", Some(8), 1..=MAX_WIDTH)?,
-            activation: file.choice("hidden_act", Some(Activation::QuickGelu), &activations)?,
-            norm_eps: file.positive("layer_norm_eps", 1e-5)?,
-        };
-        if !config.width.is_multiple_of(config.heads) {
-            let message = format!("{} heads do not divide a width of {}", config.heads, config.width);
-            return Err(file.error("num_attention_heads", message));
-        }
-        Ok(config)
+            layers: LayersConfig::read(file, layers)?,
+        })
     }
-}
 
-#[derive(Debug)]
-struct Layer {
-    norm1: Norm,
-    qkv: Linear,
-    out: Linear,
-    norm2: Norm,
-    fc1: Linear,
-    fc2: Linear,
+    /// Checks that there is an embedding for every id and position that the tokenizer may give.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming both sizes.
+    pub fn check_tokenizer(&self, tokenizer: &ClipTokenizer) -> Result<()> {
+        let (ids, length) = (tokenizer.vocab_size() as usize, tokenizer.max_length());
+        if ids > self.vocab_size || length > self.max_positions {
+            let message = format!(
+                "the tokenizer makes {length} ids below {ids}; the text encoder has {} tokens and {} positions",
+                self.vocab_size, self.max_positions
+            );
+            return Err(Error::usage(message, "use the tokenizer and the text encoder of the same model"));
+        }
+        Ok(())
+    }
 }
 
 /// Token ids to hidden states.
@@ -77,34 +69,21 @@ struct Layer {
 pub struct TextEncoder {
     config: TextConfig,
     embedding: Embedding,
-    layers: Vec<Layer>,
+    layers: ClipLayers,
     final_norm: Norm,
 }
 
 impl TextEncoder {
-    /// Takes the weights under their names without the prefix `text_model.`. Products are f32 whatever the rest of the
-    /// pipeline uses: a prompt costs a two-thousandth of its image.
+    /// Takes the weights under their names without the prefix `text_model.`.
     pub fn new(config: TextConfig, device: &Device, loader: &Loader<'_>) -> Result<TextEncoder> {
-        let build = Build::new(device, Precision::F32, loader);
-        let (width, eps) = (config.width, config.norm_eps);
+        let build = Build::new(device, PRECISION, loader);
+        let width = config.layers.width;
         let tables = build.scope("embeddings");
         let tokens = tables.tensor("token_embedding.weight", &[config.vocab_size, width]);
         let positions = tables.tensor("position_embedding.weight", &[config.max_positions, width]);
         let embedding = Embedding::prepare(device, tokens, positions)?;
-        let layer = |i: usize| -> Result<Layer> {
-            let layer = build.scope("encoder.layers").scope(i);
-            let attention = layer.scope("self_attn");
-            Ok(Layer {
-                norm1: layer.norm("layer_norm1", width, 1, eps)?,
-                qkv: attention.stacked(["q_proj", "k_proj", "v_proj"], width, width, true)?,
-                out: attention.linear("out_proj", width, width, true)?,
-                norm2: layer.norm("layer_norm2", width, 1, eps)?,
-                fc1: layer.linear("mlp.fc1", width, config.inner, true)?,
-                fc2: layer.linear("mlp.fc2", config.inner, width, true)?,
-            })
-        };
-        let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
-        let final_norm = build.norm("final_layer_norm", width, 1, eps)?;
+        let layers = ClipLayers::new(&build, config.layers.clone(), Sight::Before)?;
+        let final_norm = build.norm("final_layer_norm", width, 1, config.layers.norm_eps)?;
         Ok(TextEncoder { config, embedding, layers, final_norm })
     }
 
@@ -120,34 +99,16 @@ impl TextEncoder {
     pub fn forward<'e>(&self, exec: &'e Exec<'_>, ids: &[u32], length: usize) -> Result<Tensor<'e>> {
         let mut h = embed(exec, &self.embedding, ids, length)?;
         exec.observe(format_args!("text.embeddings"), &h);
-        for (i, layer) in self.layers.iter().enumerate() {
-            h = self.layer(exec, layer, h)?;
-            exec.observe(format_args!("text.layers.{i}"), &h);
-        }
+        h = self.layers.forward(exec, "text", h)?;
         h = layer_norm(exec, &self.final_norm, &h)?;
         exec.observe(format_args!("text.final_layer_norm"), &h);
         Ok(h)
-    }
-
-    fn layer<'e>(&self, exec: &'e Exec<'_>, layer: &Layer, mut h: Tensor<'e>) -> Result<Tensor<'e>> {
-        let width = self.config.width;
-        let mut a = layer_norm(exec, &layer.norm1, &h)?;
-        a = linear(exec, &layer.qkv, &a, Activation::None, None)?;
-        let (heads, precision) = (self.config.heads, Precision::F32);
-        let settings = Attention { heads, head_dim: width / heads, causal: true, kv_rows: None, precision };
-        let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &a, column: part * width });
-        a = attention(exec, settings, q, k, v)?;
-        h = linear(exec, &layer.out, &a, Activation::None, Some(&h))?;
-        a = layer_norm(exec, &layer.norm2, &h)?;
-        a = linear(exec, &layer.fc1, &a, self.config.activation, None)?;
-        linear(exec, &layer.fc2, &a, Activation::None, Some(&h))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
     use serde_json::json;
 
     /// text_encoder/config.json of Stable Diffusion 1.5.
@@ -166,7 +127,7 @@ mod tests {
     fn reads_the_published_configuration_and_names_what_it_does_not_support() {
         let parse = |value: &Value| TextConfig::parse(Path::new("text_encoder/config.json"), value);
         let config = parse(&sd15()).unwrap();
-        assert_eq!((config.width, config.layers, config.activation), (768, 12, Activation::QuickGelu));
+        assert_eq!((config.layers.width, config.layers.count, config.layers.activation), (768, 12, Activation::QuickGelu));
         let cases = [
             ("model_type", json!("bert")),
             ("hidden_act", json!("relu")),

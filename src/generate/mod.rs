@@ -79,7 +79,7 @@ impl<'d> Run<'d> {
         let scheduler = settings.sampling.scheduler.resolve(&spec.scheduler)?;
         let evaluations = schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?.timesteps().len();
         let tokenizer = ClipTokenizer::open(&model.component("tokenizer")?)?;
-        spec.check_tokenizer(&tokenizer)?;
+        spec.text.check_tokenizer(&tokenizer)?;
         spec.check_weights(&model, device)?;
         let latents = spec.latent_shape(height, width);
         let samples = (work.selected.end - work.selected.start) as usize;

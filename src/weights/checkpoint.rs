@@ -4,7 +4,7 @@ use super::digest::file_sha256;
 use super::file::{Entry, WeightFile};
 use super::names::same_weights;
 use super::nearest::nearest;
-use super::{Component, Loader, NamedShapes, layout};
+use super::{Loader, NamedShapes, Naming, layout};
 use crate::files::sha256_hex;
 use crate::tensor::DType;
 use crate::{Error, Result};
@@ -18,7 +18,7 @@ const MAX_SUGGESTIONS: usize = 32;
 /// The mapped weights of one component, under canonical names.
 pub struct Checkpoint {
     folder: PathBuf,
-    component: Component,
+    naming: Naming,
     files: Vec<WeightFile>,
     /// Canonical name -> where the tensor is.
     tensors: HashMap<String, Place>,
@@ -40,19 +40,20 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] for a missing folder; [`Error::Usage`] if it holds no safetensors (with the command that converts pickle
     /// files); [`Error::Format`] for a malformed file or index.
-    pub fn open(folder: &Path, component: Component) -> Result<Checkpoint> {
-        Self::open_variant(folder, component, None)
+    pub fn open(folder: &Path, naming: impl Into<Naming>) -> Result<Checkpoint> {
+        Self::open_variant(folder, naming, None)
     }
 
     /// Like [`open`](Checkpoint::open), taking the given variant (`fp16`) where the folder has it.
     ///
     /// # Errors
     /// As [`open`](Checkpoint::open).
-    pub fn open_variant(folder: &Path, component: Component, variant: Option<&str>) -> Result<Checkpoint> {
-        let files = layout::open_files(folder, component, variant)?;
+    pub fn open_variant(folder: &Path, naming: impl Into<Naming>, variant: Option<&str>) -> Result<Checkpoint> {
+        let naming = naming.into();
+        let files = layout::open_files(folder, naming, variant)?;
         let mut checkpoint = Checkpoint {
             folder: folder.to_path_buf(),
-            component,
+            naming,
             files,
             tensors: HashMap::new(),
             problems: Vec::new(),
@@ -60,7 +61,7 @@ impl Checkpoint {
         };
         for (file, weights) in checkpoint.files.iter().enumerate() {
             for (entry, found) in weights.entries().iter().enumerate() {
-                let name = component.canonical(&found.key);
+                let name = naming.canonical(&found.key);
                 if let Some(first) = checkpoint.tensors.insert(name, Place { file, entry }) {
                     let first = &checkpoint.files[first.file].entries()[first.entry].key;
                     checkpoint.problems.push(format!("`{first}` and `{}` are two names of one tensor", found.key));
@@ -80,11 +81,6 @@ impl Checkpoint {
     /// The component's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Which network this is.
-    pub fn component(&self) -> Component {
-        self.component
     }
 
     /// Paths of the weight files.
@@ -151,7 +147,7 @@ impl Checkpoint {
     }
 
     fn is_unexpected(&self, name: &str, wanted: &HashSet<&str>) -> bool {
-        !wanted.contains(name) && !self.component.ignores(name) && !self.skipped.iter().any(|prefix| name.starts_with(prefix))
+        !wanted.contains(name) && !self.naming.ignores(name) && !self.skipped.iter().any(|prefix| name.starts_with(prefix))
     }
 
     /// Type and bytes of the tensor with this canonical name, or one line on why it cannot be used.
@@ -223,6 +219,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Component;
     use safetensors::tensor::TensorView;
 
     fn write(path: &Path, tensors: &[(&str, &[usize], f32)]) {

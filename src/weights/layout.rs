@@ -1,6 +1,6 @@
 //! Which files hold the weights of a component: single, variant, or shards with an index.
 
-use super::Component;
+use super::Naming;
 use super::file::WeightFile;
 use super::json::read_json;
 use crate::{Error, Result};
@@ -10,9 +10,9 @@ use std::path::Path;
 /// Variant that is taken when a folder has no plain files.
 const FALLBACK_VARIANT: &str = "fp16";
 
-/// Opens all weight files of a component, in order of their names.
-pub(super) fn open_files(folder: &Path, component: Component, variant: Option<&str>) -> Result<Vec<WeightFile>> {
-    let stem = component.file_stem();
+/// Opens all weight files of a network, in order of their names.
+pub(super) fn open_files(folder: &Path, naming: Naming, variant: Option<&str>) -> Result<Vec<WeightFile>> {
+    let stem = naming.file_stem();
     let preferred = [variant, None, Some(FALLBACK_VARIANT)];
     for variant in preferred.into_iter().skip(usize::from(variant.is_none())) {
         let single = folder.join(single_name(stem, variant));

@@ -29,9 +29,9 @@ pub(crate) use file::WeightFile;
 pub use json::read_json;
 pub(crate) use json::read_text;
 pub use loader::Loader;
-pub use model_dir::ModelDir;
+pub use model_dir::{ModelDir, find_model};
 pub use model_folder::{Arch, write_model_folder};
-pub use names::Component;
+pub use names::{Component, Naming};
 pub use random::write_safetensors;
 
 /// What a [`Loader`] hands out.

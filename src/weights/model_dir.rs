@@ -30,20 +30,10 @@ impl ModelDir {
     /// As [`open`](ModelDir::open).
     pub fn open_in(model: &str, cache: &Path) -> Result<ModelDir> {
         let path = Path::new(model);
-        let root = if model == BUILTIN {
-            builtin::unpacked()?
-        } else if path.is_dir() {
-            path.to_path_buf()
-        } else if path.exists() {
-            return Err(refuse_file(path));
-        } else if let Some(id) = ModelId::parse(model) {
-            id.find(cache)?
-        } else {
-            return Err(Error::usage(
-                format!("there is no folder {model}, and it is not a model id of the form org/name[@revision]"),
-                "give a folder with a model_index.json, as diffusers saves it, or `builtin`",
-            ));
-        };
+        if is_checkpoint(path) {
+            return Err(refuse_checkpoint(path));
+        }
+        let root = find_in(model, cache)?;
         let index = root.join("model_index.json");
         if !index.exists() {
             return Err(no_index(&root, ModelId::parse(model).filter(|_| !path.is_dir())));
@@ -96,22 +86,51 @@ impl ModelDir {
     }
 }
 
-/// The model argument is a file: a single-file checkpoint, or a mistake.
-fn refuse_file(path: &Path) -> Error {
-    let name = path.to_string_lossy();
-    if name.ends_with(".safetensors") || layout::is_pickle(&name) {
-        let quoted = format!("{:?}", name);
-        return Error::usage(
-            format!("{name} is a single-file checkpoint; only folders as diffusers saves them are supported"),
-            format!(
-                "convert it once, in Python with diffusers: \
-                 StableDiffusionPipeline.from_single_file({quoted}).save_pretrained(\"FOLDER\", safe_serialization=True)"
-            ),
-        );
+/// The folder of a model: the one given, or that of `org/name[@revision]` in the Hugging Face cache. Never calls the network, and looks
+/// at nothing inside the folder.
+///
+/// # Errors
+/// [`Error::Usage`] for a model that is not there (with the command that downloads it) or that is a file.
+pub fn find_model(model: &str) -> Result<PathBuf> {
+    find_in(model, &cache_root())
+}
+
+fn find_in(model: &str, cache: &Path) -> Result<PathBuf> {
+    const ADVICE: &str = "give the model's folder, org/name of a model in the Hugging Face cache, or `builtin`";
+    if model == BUILTIN {
+        return builtin::unpacked();
     }
+    let path = Path::new(model);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    if path.exists() {
+        return Err(Error::usage(format!("{model} is a file, not a model"), ADVICE));
+    }
+    match ModelId::parse(model) {
+        Some(id) => id.find(cache),
+        None => {
+            let message = format!("there is no folder {model}, and it is not a model id of the form org/name[@revision]");
+            Err(Error::usage(message, ADVICE))
+        }
+    }
+}
+
+/// True for a single file that holds a whole pipeline.
+fn is_checkpoint(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    path.is_file() && (name.ends_with(".safetensors") || layout::is_pickle(&name))
+}
+
+fn refuse_checkpoint(path: &Path) -> Error {
+    let name = path.to_string_lossy();
+    let quoted = format!("{name:?}");
     Error::usage(
-        format!("{name} is a file, not a model"),
-        "give the model's folder, or org/name of a model in the Hugging Face cache",
+        format!("{name} is a single-file checkpoint; only folders as diffusers saves them are supported"),
+        format!(
+            "convert it once, in Python with diffusers: \
+             StableDiffusionPipeline.from_single_file({quoted}).save_pretrained(\"FOLDER\", safe_serialization=True)"
+        ),
     )
 }
 

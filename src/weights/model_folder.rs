@@ -106,7 +106,7 @@ pub fn write_model_folder(
         let folder = draft.join(component.folder());
         make_folder(&folder)?;
         write_text(&folder.join("config.json"), arch.config(component))?;
-        let weights = folder.join(format!("{}.safetensors", component.file_stem()));
+        let weights = folder.join(format!("{}.safetensors", component.naming().file_stem()));
         write_safetensors(&weights, &tensors(component, &folder)?, dtype, seed)?;
     }
     make_folder(&draft.join("scheduler"))?;

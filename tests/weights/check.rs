@@ -12,7 +12,7 @@ fn declared(tensors: &[(&str, &[usize])]) -> NamedShapes {
 /// Checks a one-file checkpoint against a declaration.
 fn check(component: Component, tensors: &[(&str, &str, &[usize], f32)], wanted: &[(&str, &[usize])]) -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(format!("{}.safetensors", component.file_stem())), file(tensors)).unwrap();
+    fs::write(folder.path().join(format!("{}.safetensors", component.naming().file_stem())), file(tensors)).unwrap();
     Checkpoint::open(folder.path(), component)?.check(&declared(wanted))
 }
 

@@ -135,7 +135,7 @@ fn pickles_are_refused_with_the_command_that_converts_them() {
     for (component, name) in [(Component::TextEncoder, "pytorch_model.bin"), (Component::Unet, "it's.ckpt")] {
         let folder = folder(&[(name, b"\x80\x02}q\x00.")]);
         let error = Checkpoint::open(folder.path(), component).err().unwrap();
-        let target = format!("{}.safetensors", component.file_stem());
+        let target = format!("{}.safetensors", component.naming().file_stem());
         assert_says(shown(&error), &[name.split('\'').next().unwrap(), "pickle", "python3 -c", "save_file", &target]);
         assert_eq!(error.exit_code(), 2);
     }

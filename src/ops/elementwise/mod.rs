@@ -57,6 +57,23 @@ pub fn repeat_batch<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, times: usize) -> Res
     })
 }
 
+/// One position of each sample: x `[B, T, C]` -> `[B, C]`, of sample b position `position(b)`.
+///
+/// # Errors
+/// If x is not `[B, T, C]`, or a position not one of its own.
+pub fn select_positions<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, position: impl Fn(usize) -> usize) -> Result<Tensor<'e>> {
+    const OP: &str = "select_positions";
+    let &[batch, length, width] = x.dims() else { return Err(Error::shape(OP, format!("{x:?} is not [B, T, C]"))) };
+    if let Some(b) = (0..batch).find(|&b| position(b) >= length) {
+        return Err(Error::shape(OP, format!("position {} of sample {b} of {x:?}", position(b))));
+    }
+    produce(exec, OP, Shape::from([batch, width]), 0, batch * width, |_, out| {
+        for (b, row) in out.chunks_exact_mut(width).enumerate() {
+            row.copy_from_slice(&x.f32()[(b * length + position(b)) * width..][..width]);
+        }
+    })
+}
+
 /// The shape of `x` with another first extent.
 fn with_batch(x: &Tensor<'_>, batch: usize) -> Shape {
     let mut dims = [1; 4];

@@ -71,6 +71,20 @@ fn batches_repeat_in_order() {
     assert_eq!(out, x.repeat(3));
 }
 
+#[test]
+fn one_position_of_each_sample_is_selected() {
+    let x = noise(5, 3 * 4 * 7);
+    let at = [2, 0, 3];
+    let out = run(&devices()[0], |exec, out| {
+        let selected = select_positions(exec, &exec.input([3, 4, 7], &x)?, |b| at[b])?;
+        assert_eq!(selected.dims(), [3, 7]);
+        keep(&selected, exec, out);
+        Ok(())
+    });
+    let expected: Vec<f32> = (0..3).flat_map(|b| &x[(b * 4 + at[b]) * 7..][..7]).copied().collect();
+    assert_eq!(out, expected);
+}
+
 /// Values of `diffusers.models.embeddings.get_timestep_embedding` 0.42.1 on torch 2.14.1.
 #[test]
 fn timestep_embedding_equals_diffusers() {
@@ -133,6 +147,8 @@ fn misfits_are_refused() {
     refuse(|e| add(e, &e.input([2, 3], &[0.0; 6])?, &e.input([3, 2], &[0.0; 6])?).map(|_| ()), "[2, 3]");
     refuse(|e| guidance(e, &e.input([3, 2], &[0.0; 6])?, 1.0).map(|_| ()), "two halves");
     refuse(|e| repeat_batch(e, &e.input([3, 2], &[0.0; 6])?, 0).map(|_| ()), "0 times");
+    refuse(|e| select_positions(e, &e.input([3, 2], &[0.0; 6])?, |_| 0).map(|_| ()), "not [B, T, C]");
+    refuse(|e| select_positions(e, &e.input([3, 1, 2], &[0.0; 6])?, |b| b / 2).map(|_| ()), "position 1 of sample 2");
     refuse(|e| timestep_embedding(e, &[], 8, true, 0.0).map(|_| ()), "0 timesteps");
     refuse(|e| timestep_embedding(e, &[1.0], 1, true, 0.0).map(|_| ()), "1 channels");
     refuse(|e| timestep_embedding(e, &[1.0], 2, true, 1.0).map(|_| ()), "shift 1");
