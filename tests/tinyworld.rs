@@ -23,8 +23,7 @@ fn shards_and_coco_file_tell_the_same_scenes() {
     let report = verify(folder.path()).unwrap();
     assert!(report.is_ok(), "{:?}", report.lines());
 
-    let coco: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder.path().join("captions_val.json")).unwrap()).unwrap();
+    let coco: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("captions_val.json")).unwrap()).unwrap();
     let (images, annotations) = (coco["images"].as_array().unwrap(), coco["annotations"].as_array().unwrap());
     assert_eq!((images.len(), annotations.len()), (25, 25 * CAPTIONS));
     let mut index = 0;

@@ -4,6 +4,7 @@ use super::progress::Report as Progress;
 use super::{DeviceArgs, interrupt, note, print};
 use clap::value_parser;
 use std::path::PathBuf;
+use syntic::clip::Clip;
 use syntic::tinyworld::{CANDIDATES, Demo, Quality};
 use syntic::weights::BUILTIN;
 use syntic::{Error, Result};
@@ -26,7 +27,7 @@ pub struct Args {
     /// Strength of classifier-free guidance; 1 or less turns it off.
     #[arg(long, default_value_t = 3.0)]
     guidance: f32,
-    /// Model that makes the pictures, as for `syntic generate`; it must make 64 x 64.
+    /// Model that makes the pictures, as for `syntic generate`; asked for 64 x 64 pixels.
     #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
     model: String,
     /// CLIP that judges them.
@@ -42,14 +43,15 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let (device, precision) = args.device.open()?;
-    let Args { out: folder, model, clip, count, seed, steps, guidance, json, .. } = args;
-    let demo = Demo { folder, model, clip, count, seed, steps, guidance };
+    let Args { out: folder, model, count, seed, steps, guidance, json, .. } = args;
+    let demo = Demo { folder, model, count, seed, steps, guidance };
+    let clip = Clip::open(&args.clip, &device)?; // before the work that it is to judge
     let made = demo.make(&device, precision, &Progress::new(json), interrupt()?)?;
     if !json {
         note("laying out the pairs, and judging them beside real pictures ...");
     }
     demo.show()?;
-    let report = demo.judge(&device)?;
+    let report = demo.judge(&clip)?;
     if json {
         let line = serde_json::to_string(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
         print(format_args!("{{\"event\":\"report\",\"report\":{line}}}"));

@@ -1,7 +1,7 @@
 //! The pipeline on the built-in world: captions nobody has trained on become pictures, and the pictures are judged.
 
 use super::quality::{self, Judged, Quality};
-use super::{Scene, Split};
+use super::{SIDE, Scene, Split};
 use crate::clip::Clip;
 use crate::corpus::CorpusOptions;
 use crate::device::{Device, Precision};
@@ -22,10 +22,8 @@ use std::sync::atomic::AtomicBool;
 pub struct Demo {
     /// Folder for everything; the same settings again go on where a run was interrupted.
     pub folder: PathBuf,
-    /// Model that makes the pictures: as in [`generate::Settings`].
+    /// Model that makes the pictures, of the size of the world's: as in [`generate::Settings`].
     pub model: String,
-    /// CLIP that judges them.
-    pub clip: String,
     /// Captions to turn into pictures, and real pictures to compare with.
     pub count: u64,
     /// Seed of the scenes and of the pictures.
@@ -77,8 +75,7 @@ impl Demo {
     ///
     /// # Errors
     /// Those of [`Clip`], of reading the shards, and of writing.
-    pub fn judge(&self, device: &Device) -> Result<Report> {
-        let clip = Clip::open(&self.clip, device)?;
+    pub fn judge(&self, clip: &Clip) -> Result<Report> {
         let mut generated = Vec::new();
         for first in (0..self.count).step_by(SHARD_SIZE) {
             let tar = self.pairs().join(format!("{}.tar", shard_name((first / SHARD_SIZE as u64) as u32)));
@@ -93,7 +90,7 @@ impl Demo {
             Judged { scene, caption, picture }
         };
         let real: Vec<Judged> = (0..self.count).map(real).collect();
-        let report = Report { generated: quality::measure(&generated, &clip)?, real: quality::measure(&real, &clip)? };
+        let report = Report { generated: quality::measure(&generated, clip)?, real: quality::measure(&real, clip)? };
         let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
         files::write_atomic(&self.folder.join("report.json"), &json)?;
         Ok(report)
@@ -128,8 +125,8 @@ impl Demo {
                 guidance: self.guidance,
                 negative: String::new(),
                 scheduler: SchedulerName::Auto,
-                height: None,
-                width: None,
+                height: Some(SIDE),
+                width: Some(SIDE),
                 seed: self.seed,
                 rng: RngKind::default(),
             },

@@ -1,6 +1,6 @@
 //! How good pictures are, measured: does CLIP find the right one, and does the renderer's own eye see what the caption says?
 
-use super::{Scene, SIDE, recognise};
+use super::{SIDE, Scene, recognise};
 use crate::clip::Clip;
 use crate::{Error, Result};
 use image::RgbImage;
@@ -68,7 +68,8 @@ fn retrieval(texts: &[f32], images: &[f32], dim: usize, candidates: usize) -> Op
     let (mut right, mut asked) = (0, 0);
     for (texts, images) in texts.chunks_exact(candidates * dim).zip(images.chunks_exact(candidates * dim)) {
         for (row, text) in texts.chunks_exact(dim).enumerate() {
-            let scores: Vec<f32> = images.chunks_exact(dim).map(|image| image.iter().zip(text).map(|(a, b)| a * b).sum()).collect();
+            let scores: Vec<f32> =
+                images.chunks_exact(dim).map(|image| image.iter().zip(text).map(|(a, b)| a * b).sum()).collect();
             let beaten = (scores.iter().enumerate()).all(|(other, score)| other == row || *score < scores[row]);
             right += usize::from(beaten);
             asked += 1;

@@ -148,7 +148,8 @@ mod tests {
     fn threads_that_unpack_together_all_find_it_whole() {
         let cache = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..4).map(|_| scope.spawn(|| unpack(cache.path()).map(|folder| damaged(&folder).count()))).collect();
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| unpack(cache.path()).map(|folder| damaged(&folder).count()))).collect();
             workers.into_iter().for_each(|worker| assert_eq!(worker.join().unwrap().unwrap(), 0));
         });
     }
