@@ -38,7 +38,7 @@ fn model(case: &str) -> (Case, StableDiffusion) {
 
 fn model_in(name: &str, precision: Precision) -> (Case, StableDiffusion) {
     let case = Case::open(name);
-    let folder = ModelDir::open(if name == BUILTIN { BUILTIN } else { case.folder.to_str().unwrap() }).unwrap();
+    let folder = ModelDir::open(case.model.to_str().unwrap()).unwrap();
     let model = StableDiffusion::load(&folder, &case.device, precision).unwrap();
     (case, model)
 }

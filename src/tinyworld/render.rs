@@ -297,7 +297,7 @@ mod tests {
         for (i, change) in changes.iter().enumerate() {
             let mut scene = reference.clone();
             change(&mut scene.camera);
-            let differing = scene.picture().iter().zip(&picture).filter(|(a, b)| a.abs_diff(**b) > 3).count();
+            let differing = scene.picture().iter().zip(picture.iter()).filter(|(a, b)| a.abs_diff(**b) > 3).count();
             assert!(differing > 60, "change {i}: {differing} values");
         }
     }

@@ -154,20 +154,25 @@ def write_case(folder, name, case):
     meta = {"origin": json.dumps({**origin(), "case": name, "seed": case["seed"]})}
     write_tensors(folder / "model.safetensors", tensors, meta)
 
-    ids = CLIPTokenizer.from_pretrained(folder)(TEXTS, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    pixels = CLIPImageProcessorPil(**case["preprocess"])([noise(*image) for image in IMAGES], return_tensors="pt").pixel_values
+    write_features(folder / "expected", model, CLIPTokenizer.from_pretrained(folder), case["preprocess"], TEXTS, IMAGES, meta)
+
+
+def write_features(folder, model, tokenizer, preprocess, texts, images, meta):
+    """What a model makes of texts and of images of noise: features of all, and every block for the first two."""
+    ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    pixels = CLIPImageProcessorPil(**preprocess)([noise(*image) for image in images], return_tensors="pt").pixel_values
     blocks = {}
     with recording(model, "", BLOCKS, blocks):
         model(input_ids=ids[:2], pixel_values=pixels[:2])
     blocks = {block_name(name.removeprefix(".")): value for name, value in blocks.items()}
     all_of_them = model(input_ids=ids, pixel_values=pixels)
-    write_json(folder / "expected/inputs.json", {"texts": TEXTS, "images": IMAGES})
+    write_json(folder / "inputs.json", {"texts": texts, "images": images})
     for part, inputs in {
         "text": {"ids": ids, "text_embeds": all_of_them.text_embeds},
         "vision": {"pixel_values": pixels[:2], "image_embeds": all_of_them.image_embeds},
     }.items():
         own = {name: value for name, value in blocks.items() if name.startswith(part)}
-        write_tensors(folder / f"expected/{part}.safetensors", inputs | own, meta)
+        write_tensors(folder / f"{part}.safetensors", inputs | own, meta)
 
 
 def write_resizes(path):
