@@ -34,7 +34,7 @@ def scheduler():
     # "trailing" starts at the last training step; "leading" would start one interval before it, where noise is not all there is.
     return DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", timestep_spacing="trailing",
-        steps_offset=1, solver_order=2, algorithm_type="dpmsolver++", clip_sample=False,
+        steps_offset=1, solver_order=2, algorithm_type="dpmsolver++",
     )  # fmt: skip
 
 
