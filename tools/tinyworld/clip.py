@@ -18,7 +18,7 @@ def recipe(steps, seed):
 
 
 def build(vocabulary):
-    """About 2.2 M parameters; the text tower is also the text encoder of the generator."""
+    """2.0 M parameters; the text tower is also the text encoder of the generator."""
     text = dict(
         vocab_size=vocabulary, hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, projection_dim=128,
         max_position_embeddings=MAX_TOKENS, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,

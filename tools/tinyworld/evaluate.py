@@ -16,11 +16,11 @@ from logs import say
 KINDS = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "house", "tree", "fish", "boat")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 STEPS = 18
-GUIDANCE = (1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+GUIDANCE = (2.0, 3.0, 4.0, 6.0)
 
 
 def load(out, device):
-    pipeline = StableDiffusionPipeline.from_pretrained(out, torch_dtype=torch.float32).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(out, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline, CLIPModel.from_pretrained(out / "clip", dtype=torch.float32).to(device).eval()
 

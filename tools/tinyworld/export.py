@@ -63,6 +63,13 @@ def index():
     }  # fmt: skip
 
 
+def check_parameters(clip_model, vae, denoiser):
+    """Refuses, before hours of training, models whose f16 weights leave no room for the other files (about 100 KiB)."""
+    weights = sum(p.numel() for model in (clip_model, clip_model.text_model, vae, denoiser) for p in model.parameters())
+    if 2 * weights > MAX_BYTES - 2**17:
+        raise SystemExit(f"{weights} weights in f16 are more than the {MAX_BYTES} bytes that may be embedded")
+
+
 def check_size(out):
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if size > MAX_BYTES:

@@ -18,8 +18,15 @@ class Record:
         self.path, self.curve = work / "metrics.jsonl", work / f"{name}.svg"
         self.since, self.written = time.monotonic(), first
         self.sums, self.bar = {}, sys.stdout.isatty()
+        self.keep_before(first)
         if first:
             say(f"{name}: {'goes on at' if first < steps else 'done,'} step {first} of {steps}")
+
+    def keep_before(self, first):
+        """Drops what an interrupted run wrote after its last checkpoint: these steps come again."""
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        kept = [row for row in rows if row["stage"] != self.name or row["step"] <= first]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def step(self, step, values):
         for key, value in values.items():
@@ -43,12 +50,12 @@ class Record:
         if not math.isfinite(means["loss"]):
             raise SystemExit(f"{self.name}: the loss is not finite at step {step}")
 
-    def evaluation(self, step, figures):
-        started = self.since
+    def evaluation(self, step, figures, seconds):
+        """`seconds` that the evaluation took; they do not count as training."""
+        self.since += seconds
         self.write({"step": step, **{f"val_{key}": value for key, value in figures.items()}})
         text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
         say(f"{chr(13) if self.bar else ''}{self.name} {step}/{self.steps}  on val: {text}")
-        self.since = max(started, time.monotonic()) if not self.sums else self.since
 
     def write(self, figures):
         with self.path.open("a") as file:

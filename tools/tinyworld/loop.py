@@ -82,7 +82,9 @@ def train(name, model, recipe, count, loss, evaluate, run, evaluations=5):
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - recipe.decay(step))
         record.step(step + 1, {"loss": value.detach(), **parts})
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
-            record.evaluation(step + 1, evaluate(average))
+            begun = time.monotonic()
+            figures = evaluate(average)
+            record.evaluation(step + 1, figures, time.monotonic() - begun)
         now = time.monotonic()
         if now - saved > 60 * run.checkpoint_minutes or step + 1 == recipe.steps:
             save(path, model, average, optimizer, recipe, step + 1, spent + now - started)

@@ -27,7 +27,7 @@ import vae
 from logs import say
 
 PICTURES, HELD_OUT = 50_000, 2_000
-STEPS = {"clip": 1500, "vae": 2200, "unet": 12_000}
+STEPS = {"clip": 1500, "vae": 2200, "unet": 10_000}
 STAGES = list(STEPS)
 
 
@@ -55,11 +55,12 @@ def main():
     train_split = data.load(args.data, "pretrain", max(512, round(args.scale * PICTURES)), args.seed, args.syntic)
     val = data.load(args.data, "val", max(200, round(args.scale * HELD_OUT)), args.seed, args.syntic)
     ids, tokens = tokenize(args.work / "tokenizer", train_split)
+    export.check_parameters(clip.build(len(tokens)), vae.build(), unet.build())
     models, seconds = {}, {}
 
     def stage(name, model, recipe, loss, figures):
-        torch_parameters = sum(p.numel() for p in model.parameters())
-        say(f"{name}: {torch_parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
+        parameters = sum(p.numel() for p in model.parameters())
+        say(f"{name}: {parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
         models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), loss, figures, run)
 
     def wanted(name):
@@ -84,7 +85,7 @@ def main():
         return
 
     export.write(args.out, models["clip"], models["vae"], models["unet"], args.work / "tokenizer")
-    figures = evaluate.evaluate(args.out, val, run.device, samples=max(100, round(args.scale * 500)))
+    figures = evaluate.evaluate(args.out, val, run.device, samples=max(100, round(args.scale * 300)))
     record = {
         "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, diffusers, transformers)}},
         "seed": args.seed, "pictures": len(train_split), "steps": steps, "device": args.device, "threads": args.threads,
