@@ -1,0 +1,93 @@
+"""Stage 1: CLIP, an image and a text tower that tell which caption belongs to which picture (Radford et al. 2021)."""
+
+import torch
+import torch.nn.functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from loop import Recipe
+from tokenizer import MAX_TOKENS, encode
+
+# Of CLIPImageProcessor, and so of the training here.
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def recipe(steps, seed):
+    return Recipe(
+        steps=steps, batch=256, learning_rate=1e-3, warmup=min(150, steps // 5), weight_decay=0.1, betas=(0.9, 0.98), ema=0.998, seed=seed
+    )
+
+
+def build(vocabulary):
+    """2.0 M parameters; the text tower is also the text encoder of the generator."""
+    text = dict(
+        vocab_size=vocabulary, hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, projection_dim=128,
+        max_position_embeddings=MAX_TOKENS, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,
+    )  # fmt: skip
+    vision = dict(
+        hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4, projection_dim=128, image_size=64, patch_size=8
+    )
+    # Plain attention: with these short sequences its backward is several times faster on a CPU than the fused one.
+    return CLIPModel._from_config(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128), attn_implementation="eager")
+
+
+def trim(ids):
+    """Ids without the columns that are padding in every row; attention is causal, so nothing before them changes."""
+    return ids[:, : int((ids != ids[0, -1]).sum(1).max()) + 1]
+
+
+def shift(images, generator, most=3):
+    """Each picture moved by up to `most` pixels, edges repeated. Never mirrored: captions tell left from right."""
+    padded = F.pad(images, [most] * 4, mode="replicate")
+    offsets = torch.randint(0, 2 * most + 1, (len(images), 2), generator=generator).tolist()
+    side = images.shape[-1]
+    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, offsets)])
+
+
+def loss(split, ids, device):
+    """`ids`: [N, 5, 32], all captions. Symmetric cross entropy over a batch; one caption of the five, drawn for each picture."""
+
+    def contrastive(model, indices, generator):
+        pixels = shift(split.pixels(indices, device), generator)
+        which = torch.randint(0, ids.shape[1], (len(indices),), generator=generator)
+        text = trim(ids[indices, which].long()).to(device)
+        logits = model(input_ids=text, pixel_values=pixels).logits_per_text.float()
+        with torch.no_grad():  # CLIP's bound on the inverse temperature: 100
+            model.logit_scale.clamp_(max=4.6052)
+        target = torch.arange(len(indices), device=device)
+        value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return value, {"accuracy": (logits.detach().argmax(1) == target).float().mean(), "scale": model.logit_scale.detach().exp()}
+
+    return contrastive
+
+
+@torch.no_grad()
+def image_features(model, pixels):
+    """Unit vectors [N, 128] of pixels [N, 3, 64, 64] in [-1, 1]."""
+    outputs = [model.vision_model(pixel_values=part.to(model.dtype)).pooler_output for part in pixels.split(250)]
+    return F.normalize(model.visual_projection(torch.cat(outputs)).float(), dim=-1)
+
+
+@torch.no_grad()
+def text_features(model, tokenizer, captions):
+    """Unit vectors [N, 128]."""
+    ids = encode(tokenizer, captions).to(model.device)
+    outputs = [model.text_model(input_ids=part).pooler_output for part in ids.split(250)]
+    return F.normalize(model.text_projection(torch.cat(outputs)).float(), dim=-1)
+
+
+def retrieval(text, image, pool=100):
+    """Share of the texts [N, D] whose own image [N, D] is the closest of `pool`: mean over consecutive pools."""
+    pool = min(pool, len(text))
+    pools = len(text) // pool
+    text, image = (x[: pools * pool].unflatten(0, (pools, pool)) for x in (text, image))
+    best = (text @ image.transpose(1, 2)).argmax(2)
+    return (best == torch.arange(pool, device=best.device)).float().mean().item()
+
+
+def evaluate(split, tokenizer, device):
+    def figures(model):
+        text = text_features(model, tokenizer, split.first_captions())
+        image = image_features(model, split.pixels(torch.arange(len(split)), device))
+        return {"retrieval_at_1_of_100": retrieval(text, image), "reverse": retrieval(image, text)}
+
+    return figures
