@@ -19,7 +19,7 @@ use syntic::{Error, Result};
 const TOLERANCE: f32 = 1e-5;
 
 /// A folder of tests/golden, or the built-in model.
-fn open(name: &str) -> Case {
+fn open_case(name: &str) -> Case {
     let mut case = Case::open(name);
     if name == BUILTIN {
         case.model.push("clip");
@@ -43,7 +43,7 @@ fn compare(case: &Case, golden: &Golden, prefix: &str, mut pass: impl FnMut(&Exe
 }
 
 fn blocks(name: &str) {
-    let case = open(name);
+    let case = open_case(name);
     let model = model(&case);
     let golden = case.golden("text");
     let (shape, ids) = golden.integers("ids");
@@ -106,14 +106,14 @@ fn assert_close(values: &[f32], (shape, expected): (Vec<usize>, Vec<f32>)) {
 #[test]
 fn features_are_those_of_transformers() {
     for name in ["clip-tiny/legacy", "clip-tiny/gelu", BUILTIN] {
-        let case = open(name);
+        let case = open_case(name);
         let clip = Clip::open(case.model.to_str().unwrap(), &case.device).unwrap();
         let (texts, images) = inputs(&case);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         assert_close(&clip.encode_texts(&texts).unwrap(), case.golden("text").floats("text_embeds"));
         assert_close(&clip.encode_images(&images).unwrap(), case.golden("vision").floats("image_embeds"));
         assert!(clip.encode_texts(&[]).unwrap().is_empty());
-        assert!(clip.encode_images(&[]).unwrap().is_empty());
+        assert!(clip.encode_images(&[RgbImage::default(); 0]).unwrap().is_empty());
     }
 }
 

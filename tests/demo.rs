@@ -47,9 +47,8 @@ fn few_pictures_are_made_and_shown_but_not_looked_up() {
     assert_eq!(other.status.code(), Some(2), "another configuration in the same folder");
 }
 
-/// A model that does not make the world's pictures is named before any work.
 #[test]
-fn the_demo_refuses_what_it_cannot_judge() {
+fn a_model_or_a_judge_that_is_not_there_is_named_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     let run = demo(folder.path(), &["--model", "absent", "--count", "5"]);
     assert_eq!(run.status.code(), Some(2));

@@ -1,20 +1,19 @@
 //! Progress of work that is only counted: a bar on a terminal, a line now and then elsewhere.
 
 use super::note;
+use super::progress::LINE_INTERVAL;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
-
-/// Elsewhere than on a terminal, a line at most this often.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// Shows how many of a known number are done.
 pub struct Counter {
     total: u64,
     what: &'static str,
     bar: Option<ProgressBar>,
-    last: Cell<Instant>,
+    /// When something was shown last; nothing before the first sign of what earlier runs left.
+    last: Cell<Option<Instant>>,
 }
 
 impl Counter {
@@ -28,19 +27,23 @@ impl Counter {
             }
             bar
         });
-        Counter { total, what, bar, last: Cell::new(Instant::now()) }
+        Counter { total, what, bar, last: Cell::new(None) }
     }
 
     /// `done` of them are done.
     pub fn show(&self, done: u64) {
-        match &self.bar {
-            Some(bar) => bar.set_position(done),
-            None if self.last.get().elapsed() >= LINE_INTERVAL => {
-                self.last.set(Instant::now());
-                note(format_args!("{done}/{} {}", self.total, self.what));
+        let last = self.last.get();
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            if last.is_none() {
+                bar.reset_eta(); // what was there before took no time
             }
-            None => {}
+        } else if last.is_some_and(|last| last.elapsed() >= LINE_INTERVAL) {
+            note(format_args!("{done}/{} {}", self.total, self.what));
+        } else if last.is_some() {
+            return;
         }
+        self.last.set(Some(Instant::now()));
     }
 
     /// Takes the bar away.

@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "syntic-demo")]
     out: PathBuf,
     /// Captions to turn into pictures; the right one is looked for among 100, so fewer are not judged by CLIP.
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u64).range(1..=10_000))]
     count: u64,
     /// Seed of scenes and pictures.
     #[arg(long, default_value_t = 42)]
@@ -55,10 +55,10 @@ pub fn run(args: Args) -> Result<()> {
     if json {
         let line = serde_json::to_string(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
         print(format_args!("{{\"event\":\"report\",\"report\":{line}}}"));
-        return Ok(());
+        return made.verdict(false);
     }
     let speed = made.made as f64 / made.seconds.max(1e-9);
-    print(format_args!("\n{} captions of the built-in world, never trained on, became pictures", made.samples));
+    print(format_args!("\n{} captions of scenes that no training has seen became pictures", made.samples));
     print(format_args!("  made       {} in {:.1} s, {speed:.1} a second, on {}", made.made, made.seconds, device.describe()));
     print(format_args!("  found      by CLIP among {CANDIDATES} pictures, from the caption: {}", found(&report.generated)));
     print(format_args!("             real pictures of other scenes, likewise: {}", found(&report.real)));
@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
     let at = |name| demo.folder.join(name).display().to_string();
     print(format_args!("  look at    {}  {}", at("sheet.png"), at("page.html")));
     print(format_args!("  pairs in   {} (WebDataset); figures in {}", at("pairs"), at("report.json")));
-    Ok(())
+    made.verdict(false)
 }
 
 fn found(quality: &Quality) -> String {

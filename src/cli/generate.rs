@@ -3,12 +3,12 @@
 use super::progress::Report;
 use super::{DeviceArgs, named, print};
 use std::path::PathBuf;
+use syntic::Result;
 use syntic::corpus::{CorpusOptions, Format};
 use syntic::diffusion::schedulers::SchedulerName;
 use syntic::generate::{Output, Run, Sampling, Selection, Settings};
 use syntic::rng::RngKind;
 use syntic::shards::ImageFormat;
-use syntic::{Error, Result};
 
 /// Flags of `syntic generate`.
 #[derive(Debug, clap::Args)]
@@ -150,14 +150,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         return Ok(());
     }
-    let summary = run.execute(&Report::new(json), super::interrupt()?)?;
-    if summary.failed > 0 {
-        return Err(Error::SamplesFailed { failed: summary.failed, total: summary.samples });
-    }
-    if summary.cut > 0 && !truncate {
-        return Err(Error::CaptionsCut { cut: summary.cut, total: summary.samples });
-    }
-    Ok(())
+    run.execute(&Report::new(json), super::interrupt()?)?.verdict(truncate)
 }
 
 /// Prints the entries of a plan, one a line.

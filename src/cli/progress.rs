@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use syntic::generate::{Event, Events};
 
 /// Elsewhere than on a terminal, a line of progress at most this often.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Prints the events of a run.
 pub enum Report {

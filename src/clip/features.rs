@@ -9,6 +9,7 @@ use crate::weights::{BUILTIN, Checkpoint, Naming, find_model, read_json};
 use crate::{Error, Result};
 use image::RgbImage;
 use rayon::prelude::*;
+use std::borrow::Borrow;
 use std::path::Path;
 
 /// Images in one pass: enough to keep all cores in the products, and a few hundred MiB for the largest models.
@@ -65,7 +66,7 @@ impl Clip {
     /// # Errors
     /// [`Error::Usage`] for an image without pixels, or of another size than the model reads where the preprocessing does not make
     /// that size; [`Error::Numeric`] if a feature has no direction.
-    pub fn encode_images(&self, images: &[RgbImage]) -> Result<Vec<f32>> {
+    pub fn encode_images(&self, images: &[impl Borrow<RgbImage> + Sync]) -> Result<Vec<f32>> {
         let (dim, size) = (self.dim(), self.config().vision.patches_len());
         let mut features = vec![0.0; images.len() * dim];
         let mut patches = vec![0.0; images.len().min(IMAGES) * size];
@@ -74,7 +75,7 @@ impl Clip {
             let patches = &mut patches[..images.len() * size];
             self.device.install(|| {
                 let images = images.par_iter().zip(patches.par_chunks_mut(size)).enumerate();
-                images.try_for_each(|(j, (image, patches))| self.preprocess(i * IMAGES + j, image, patches))
+                images.try_for_each(|(j, (image, patches))| self.preprocess(i * IMAGES + j, image.borrow(), patches))
             })?;
             arena.run_once(&self.device, |exec| {
                 self.model.image_features(exec, patches)?.read_f32(features);
@@ -87,14 +88,17 @@ impl Clip {
 
     /// Image number `i` as patches.
     fn preprocess(&self, i: usize, image: &RgbImage, patches: &mut [f32]) -> Result<()> {
-        let Some((values, [height, width])) = self.preprocess.pixel_values(image) else {
-            return Err(Error::usage(format!("image {i} has no pixels"), "leave it out"));
-        };
+        let no_pixels = || Error::usage(format!("image {i} has no pixels"), "leave it out");
+        if image.width() == 0 || image.height() == 0 {
+            return Err(no_pixels());
+        }
         let side = self.config().vision.image_size;
+        let [height, width] = self.preprocess.framed_size(image.dimensions()).map(|length| length as usize);
         if [height, width] != [side, side] {
             let message = format!("image {i} is {width} x {height} pixels after preprocessing; the model reads {side} x {side}");
             return Err(Error::usage(message, "resize it, or set `do_center_crop` in preprocessor_config.json"));
         }
+        let (values, _) = self.preprocess.pixel_values(image).ok_or_else(no_pixels)?;
         self.config().vision.cut(&values, patches)
     }
 

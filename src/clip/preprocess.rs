@@ -93,13 +93,20 @@ impl PreprocessConfig {
         Ok(config)
     }
 
+    /// Height and width after steps 1 and 2 of an image of this (width, height), which must not be 0. Takes no memory, where the
+    /// steps may take any amount if nothing is cut out.
+    pub fn framed_size(&self, size: (u32, u32)) -> [u32; 2] {
+        let (width, height) = self.resize.map_or(size, |resize| resize.target(size));
+        self.crop.unwrap_or([height, width])
+    }
+
     /// Steps 1 and 2; `None` for an image without pixels.
     pub fn frame(&self, image: &RgbImage) -> Option<RgbImage> {
         if image.width() == 0 || image.height() == 0 {
             return None;
         }
         let (width, height) = self.resize.map_or(image.dimensions(), |resize| resize.target(image.dimensions()));
-        let [tall, wide] = self.crop.unwrap_or([height, width]);
+        let [tall, wide] = self.framed_size(image.dimensions());
         let (x, y) = (Overlap::new(width, wide), Overlap::new(height, tall));
         // Only what is kept: of an image that is one pixel high, the whole would be enormous.
         let middle = resize(image, (width, height), x.start..x.start + x.length, y.start..y.start + y.length);
@@ -221,5 +228,7 @@ mod tests {
         let line = RgbImage::from_pixel(1, 100_000, Rgb([1, 2, 3]));
         assert_eq!(config.frame(&line).unwrap(), RgbImage::from_pixel(224, 224, Rgb([1, 2, 3])));
         assert_eq!(config.frame(&RgbImage::new(0, 5)), None);
+        let whole = parse(json!({"do_center_crop": false})).unwrap();
+        assert_eq!(whole.framed_size(line.dimensions()), [22_400_000, 224]);
     }
 }

@@ -1,5 +1,7 @@
 //! What a run tells while it runs.
 
+use crate::{Error, Result};
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
@@ -74,6 +76,22 @@ pub struct Summary {
     pub cut: u64,
     /// Time of this run.
     pub seconds: f64,
+}
+
+impl Summary {
+    /// Whether all went well: the error that the run as a whole ends with, if not. `truncate` accepts captions that lost their end.
+    ///
+    /// # Errors
+    /// [`Error::SamplesFailed`] and [`Error::CaptionsCut`].
+    pub fn verdict(&self, truncate: bool) -> Result<()> {
+        if self.failed > 0 {
+            return Err(Error::SamplesFailed { failed: self.failed, total: self.samples });
+        }
+        if self.cut > 0 && !truncate {
+            return Err(Error::CaptionsCut { cut: self.cut, total: self.samples });
+        }
+        Ok(())
+    }
 }
 
 /// Receives the events of a run.

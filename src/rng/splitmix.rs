@@ -37,7 +37,7 @@ impl SplitMix64 {
         (self.next_u64() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// Uniform in [low, high).
+    /// Uniform from `low` to `high`.
     pub fn range(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit()
     }
@@ -47,7 +47,7 @@ impl SplitMix64 {
         self.unit() < probability
     }
 
-    /// Uniform below `n`, which must not be 0. The bias of the multiplication is below n / 2^32.
+    /// Uniform below `n`, which must not be 0. The bias of the multiplication is below n / 2^64.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
     }

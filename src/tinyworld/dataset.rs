@@ -76,8 +76,7 @@ impl Dataset {
             }
         }
         let captions = folder.join(format!("captions_{}.json", self.split.name()));
-        self.write_captions(&captions)?;
-        progress(self.count);
+        self.write_captions(&captions, progress, stop)?;
         Ok(Written { captions, shards })
     }
 
@@ -140,7 +139,7 @@ impl Dataset {
     }
 
     /// COCO's `images` and `annotations`. Image ids are indices of scenes; file names are those of the members of the shards.
-    fn write_captions(&self, path: &Path) -> Result<()> {
+    fn write_captions(&self, path: &Path, progress: Progress<'_>, stop: &AtomicBool) -> Result<()> {
         let extension = self.format.extension();
         let description = format!("syntic tinyworld, {} split, seed {}", self.split.name(), self.seed);
         let image = |index: u64| {
@@ -150,24 +149,35 @@ impl Dataset {
         };
         let annotations = |index: u64| {
             let captions = Scene::draw(self.split, self.seed, index).captions();
-            let annotation = |(k, text)| json!({"id": index * CAPTIONS as u64 + k, "image_id": index, "caption": text});
-            (0..).zip(captions).map(annotation).collect::<Vec<_>>()
+            let annotation =
+                |(k, text)| json!({"id": index * CAPTIONS as u64 + k, "image_id": index, "caption": text}).to_string();
+            (0..).zip(captions).map(annotation).collect::<Vec<String>>().join(",\n")
         };
-        files::write_atomic_from(path, |file| {
-            let info = json!({"description": description, "version": crate::VERSION});
-            write!(file, "{{\"info\": {info}, \"licenses\": [], \"images\": [")?;
-            for index in 0..self.count {
-                write!(file, "{}\n{}", if index > 0 { "," } else { "" }, image(index))?;
+        let info = json!({"description": description, "version": crate::VERSION});
+        files::write_atomic_with(path, |file| {
+            let mut write = |text: String| file.write_all(text.as_bytes()).map_err(Error::io("write", path));
+            write(format!("{{\"info\": {info}, \"licenses\": [], \"images\": [\n"))?;
+            (0..self.count).try_for_each(|index| write(format!("{}{}", separator(index), image(index))))?;
+            write("\n], \"annotations\": [\n".into())?;
+            for first in (0..self.count).step_by(BATCH as usize) {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                let batch = first..self.count.min(first + BATCH);
+                let lines: Vec<String> = batch.clone().into_par_iter().map(annotations).collect();
+                batch.clone().zip(lines).try_for_each(|(index, lines)| write(format!("{}{lines}", separator(index))))?;
+                if !self.pictures {
+                    progress(batch.end);
+                }
             }
-            write!(file, "\n], \"annotations\": [")?;
-            let mut separator = "";
-            for annotation in (0..self.count).flat_map(annotations) {
-                write!(file, "{separator}\n{annotation}")?;
-                separator = ",";
-            }
-            writeln!(file, "\n]}}")
+            write("\n]}\n".into())
         })
     }
+}
+
+/// What stands before entry `index` of a list.
+fn separator(index: u64) -> &'static str {
+    if index == 0 { "" } else { ",\n" }
 }
 
 /// Fields of a sample beside those of every shard.

@@ -76,20 +76,17 @@ impl Demo {
     /// # Errors
     /// Those of [`Clip`], of reading the shards, and of writing.
     pub fn judge(&self, clip: &Clip) -> Result<Report> {
-        let mut generated = Vec::new();
-        for first in (0..self.count).step_by(SHARD_SIZE) {
-            let tar = self.pairs().join(format!("{}.tar", shard_name((first / SHARD_SIZE as u64) as u32)));
-            read_pictures(&tar, |index, picture| {
-                let (scene, caption) = self.scene(Split::Text, index);
-                generated.push(Judged { scene, caption, picture });
-            })?;
-        }
-        let real = |index| {
-            let (scene, caption) = self.scene(Split::Test, index);
-            let picture = scene.picture();
+        let judge = |split, index, picture: fn(&Scene) -> Option<RgbImage>| {
+            let (scene, caption) = self.scene(split, index);
+            let picture = picture(&scene);
             Judged { scene, caption, picture }
         };
-        let real: Vec<Judged> = (0..self.count).map(real).collect();
+        let mut generated: Vec<Judged> = (0..self.count).map(|index| judge(Split::Text, index, |_| None)).collect();
+        for shard in 0..self.count.div_ceil(SHARD_SIZE as u64) {
+            let tar = self.pairs().join(format!("{}.tar", shard_name(shard as u32)));
+            read_pictures(&tar, &mut generated)?;
+        }
+        let real: Vec<Judged> = (0..self.count).map(|index| judge(Split::Test, index, |scene| Some(scene.picture()))).collect();
         let report = Report { generated: quality::measure(&generated, clip)?, real: quality::measure(&real, clip)? };
         let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
         files::write_atomic(&self.folder.join("report.json"), &json)?;
@@ -109,6 +106,10 @@ impl Demo {
         for index in 0..self.count {
             let (_, caption) = self.scene(Split::Text, index);
             _ = writeln!(lines, "{}", json!({"id": index, "caption": caption})); // a String takes everything
+        }
+        if path.exists() && std::fs::read(&path).map_err(Error::io("read", &path))? != lines.as_bytes() {
+            let message = format!("{} is of a demo with another count or seed", path.display());
+            return Err(Error::usage(message, "repeat its settings, or choose another folder"));
         }
         files::write_atomic(&path, lines.as_bytes())?;
         Ok(path)
@@ -147,14 +148,15 @@ impl Demo {
     }
 }
 
-/// Hands out the pictures of a shard with the positions of their captions in the corpus.
-fn read_pictures(tar: &Path, mut take: impl FnMut(u64, RgbImage)) -> Result<()> {
+/// Puts the pictures of a shard to the captions they were made from.
+fn read_pictures(tar: &Path, judged: &mut [Judged]) -> Result<()> {
     for sample in read_shard(tar)? {
         let sample = sample?;
         let (Some((_, image)), Some(fields)) = (sample.image(), sample.fields()) else { continue };
         let index = fields.get("index").and_then(serde_json::Value::as_u64);
-        let index = index.ok_or_else(|| Error::format(tar, &sample.key, "its json has no `index`"))?;
-        take(index, decode_image(tar, &sample.key, image)?);
+        let place = index.and_then(|index| judged.get_mut(index as usize));
+        let place = place.ok_or_else(|| Error::format(tar, &sample.key, "its json has no `index` of a caption"))?;
+        place.picture = Some(decode_image(tar, &sample.key, image)?);
     }
     Ok(())
 }

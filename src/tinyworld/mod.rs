@@ -11,8 +11,8 @@
 //! | `recognise` | what is in a picture, found again with the outlines |
 //! | `quality`, `demo` | the pipeline on this world, and how good its pictures are |
 //!
-//! Everything is a pure function of (split, seed, index). Pixels go through the sine and the exponential of the platform, so
-//! another platform may round a value of a picture differently.
+//! Everything is a pure function of (split, seed, index). Pixels, and whether a caption calls one object hidden by another, go
+//! through the sine and the exponential of the platform: another one may round a value differently.
 
 mod caption;
 mod dataset;

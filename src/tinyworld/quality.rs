@@ -41,8 +41,8 @@ pub struct Judged {
     pub scene: Scene,
     /// What was asked for.
     pub caption: String,
-    /// What came.
-    pub picture: RgbImage,
+    /// What came; nothing counts as wrong.
+    pub picture: Option<RgbImage>,
 }
 
 /// Measures pictures.
@@ -51,27 +51,29 @@ pub struct Judged {
 /// [`Error::Shape`] for a picture of another size; the errors of [`Clip`].
 pub fn measure(pictures: &[Judged], clip: &Clip) -> Result<Quality> {
     let side = SIDE as u32;
-    if let Some(odd) = pictures.iter().find(|judged| judged.picture.dimensions() != (side, side)) {
-        let message = format!("a picture of {:?} pixels; the world's have {SIDE} a side", odd.picture.dimensions());
+    let images: Vec<&RgbImage> = pictures.iter().filter_map(|judged| judged.picture.as_ref()).collect();
+    if let Some(odd) = images.iter().find(|image| image.dimensions() != (side, side)) {
+        let message = format!("a picture of {:?} pixels; the world's have {SIDE} a side", odd.dimensions());
         return Err(Error::shape("tinyworld quality", message));
     }
-    let images: Vec<RgbImage> = pictures.iter().map(|judged| judged.picture.clone()).collect();
     let captions: Vec<&str> = pictures.iter().map(|judged| judged.caption.as_str()).collect();
-    let (images, texts) = (clip.encode_images(&images)?, clip.encode_texts(&captions)?);
-    let retrieval = retrieval(&texts, &images, clip.dim(), CANDIDATES);
-    Ok(Quality { pictures: pictures.len(), retrieval, single: attributes(pictures) })
+    let (features, texts) = (clip.encode_images(&images)?, clip.encode_texts(&captions)?);
+    let mut features = features.chunks_exact(clip.dim());
+    let images: Vec<Option<&[f32]>> =
+        pictures.iter().map(|judged| judged.picture.as_ref().and_then(|_| features.next())).collect();
+    let texts: Vec<&[f32]> = texts.chunks_exact(clip.dim()).collect();
+    Ok(Quality { pictures: images.len(), retrieval: retrieval(&texts, &images, CANDIDATES), single: attributes(pictures) })
 }
 
-/// Of features `[N, dim]`, how often the image of a text's own row is nearer to it than all others of its group of `candidates`
-/// rows. Rows behind the last whole group are left out; nothing without a whole group.
-fn retrieval(texts: &[f32], images: &[f32], dim: usize, candidates: usize) -> Option<f64> {
+/// How often the image of a text's own place is nearer to it than all others of its group of `candidates`. Places behind the last
+/// whole group are left out; nothing without a whole group.
+fn retrieval(texts: &[&[f32]], images: &[Option<&[f32]>], candidates: usize) -> Option<f64> {
     let (mut right, mut asked) = (0, 0);
-    for (texts, images) in texts.chunks_exact(candidates * dim).zip(images.chunks_exact(candidates * dim)) {
-        for (row, text) in texts.chunks_exact(dim).enumerate() {
-            let scores: Vec<f32> =
-                images.chunks_exact(dim).map(|image| image.iter().zip(text).map(|(a, b)| a * b).sum()).collect();
-            let beaten = (scores.iter().enumerate()).all(|(other, score)| other == row || *score < scores[row]);
-            right += usize::from(beaten);
+    for (texts, images) in texts.chunks_exact(candidates).zip(images.chunks_exact(candidates)) {
+        for (own, text) in texts.iter().enumerate() {
+            let near = |image: &&[f32]| image.iter().zip(*text).map(|(a, b)| a * b).sum();
+            let scores: Vec<f32> = images.iter().map(|image| image.as_ref().map_or(f32::NEG_INFINITY, near)).collect();
+            right += usize::from((0..candidates).all(|other| other == own || scores[other] < scores[own]));
             asked += 1;
         }
     }
@@ -82,7 +84,7 @@ fn attributes(pictures: &[Judged]) -> Attributes {
     let verdicts: Vec<(bool, bool)> = (pictures.par_iter())
         .filter_map(|judged| {
             let [object] = &judged.scene.objects[..] else { return None };
-            let seen = recognise(judged.picture.as_raw());
+            let seen = judged.picture.as_ref().map_or_else(Vec::new, |picture| recognise(picture));
             let right = seen.first().map(|found| (found.kind == object.kind, found.colour == object.colour));
             Some(right.unwrap_or((false, false)))
         })
@@ -104,13 +106,18 @@ mod tests {
 
     #[test]
     fn retrieval_counts_texts_whose_own_image_is_strictly_the_nearest() {
-        let axes = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]; // four rows of two, in two groups
-        assert_eq!(retrieval(&axes, &axes, 2, 2), Some(1.0));
-        let swapped = [0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0];
-        assert_eq!(retrieval(&axes, &swapped, 2, 2), Some(0.5));
-        let equal = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0];
-        assert_eq!(retrieval(&axes, &equal, 2, 2), Some(0.5), "a tie finds nothing");
-        assert_eq!(retrieval(&axes, &axes, 2, 3), Some(1.0), "one whole group of three");
-        assert_eq!(retrieval(&axes, &axes, 2, 5), None);
+        let (x, y): (&[f32], &[f32]) = (&[1.0, 0.0], &[-0.1, 1.0]);
+        let texts = [x, y, x, y]; // in two groups
+        let found = |images: [&[f32]; 4], candidates| retrieval(&texts, &images.map(Some), candidates);
+        assert_eq!(found([x, y, x, y], 2), Some(1.0));
+        assert_eq!(found([y, x, x, y], 2), Some(0.5));
+        assert_eq!(found([x, x, x, y], 2), Some(0.5), "a tie finds nothing");
+        assert_eq!(found([x, y, x, y], 3), Some(1.0 / 3.0), "one whole group of three, in which the first and third are alike");
+        assert_eq!(found([x, y, x, y], 5), None);
+        assert_eq!(
+            retrieval(&texts, &[None, Some(y), Some(x), None], 2),
+            Some(0.5),
+            "what is missing is not found, nor in the way"
+        );
     }
 }

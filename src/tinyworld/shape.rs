@@ -3,7 +3,7 @@
 //! A shape fits the square from -1 to 1, x to the right and y downwards. Distances are exact for a single part; where parts are
 //! joined they are exact outside and near the outline, which is where the rasteriser looks.
 
-use super::Kind;
+use super::{Kind, Object};
 use std::f32::consts::PI;
 use std::sync::LazyLock;
 
@@ -94,6 +94,28 @@ impl Shape {
 
 fn union(parts: &[Part], at: Point) -> f32 {
     parts.iter().map(|part| part.distance(at)).fold(f32::INFINITY, f32::min)
+}
+
+impl Object {
+    /// The share of it that lies behind the body of `nearer`.
+    pub(super) fn share_behind(&self, nearer: &Object) -> f32 {
+        const STEPS: u16 = 24;
+        let local = |object: &Object, [x, y]: Point| {
+            let (sin, cos) = object.angle.sin_cos();
+            let [dx, dy] = [x - object.x, y - object.y].map(|d| d / object.radius);
+            [dx * cos + dy * sin, dy * cos - dx * sin]
+        };
+        let (mut own, mut hidden) = (0u16, 0u16);
+        for i in 0..STEPS * STEPS {
+            let step = |i: u16| ((f32::from(i) + 0.5) / f32::from(STEPS) * 2.0 - 1.0) * self.radius;
+            let at = [self.x + step(i % STEPS), self.y + step(i / STEPS)];
+            if Shape::of(self.kind).body(local(self, at)) < 0.0 {
+                own += 1;
+                hidden += u16::from(Shape::of(nearer.kind).body(local(nearer, at)) < 0.0);
+            }
+        }
+        f32::from(hidden) / f32::from(own.max(1))
+    }
 }
 
 impl Part {

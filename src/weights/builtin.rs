@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// What the user calls the built-in model, wherever a model or a CLIP is asked for.
 pub const BUILTIN: &str = "builtin";
@@ -52,7 +53,7 @@ pub(super) fn unpacked() -> Result<PathBuf> {
 
 /// The unpacked model under `cache`. Processes that start together take turns; files in use are replaced, not written to.
 fn unpack(cache: &Path) -> Result<PathBuf> {
-    let folder = cache.join(format!("{BUILTIN}-{}", &identity()[..16]));
+    let folder = cache.join(format!("{BUILTIN}-{}", &IDENTITY[..16]));
     if damaged(&folder).next().is_none() {
         return Ok(folder);
     }
@@ -60,8 +61,7 @@ fn unpack(cache: &Path) -> Result<PathBuf> {
         fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         let lock_path = folder.join(".lock");
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
-        // Without locks (some network file systems), the renames still leave every file whole.
-        _ = lock.lock();
+        lock.lock().map_err(Error::io("lock", &lock_path))?;
         for (path, content) in damaged(&folder) {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(Error::io("create folder", parent))?;
@@ -86,14 +86,14 @@ fn damaged(folder: &Path) -> impl Iterator<Item = (PathBuf, &'static [u8])> {
 }
 
 /// SHA-256 of all names and contents, in hexadecimal: versions of the program with different models do not share a folder.
-fn identity() -> String {
+static IDENTITY: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = Sha256::new();
     for (name, content) in FILES {
         hasher.update(format!("{name} {}\n", content.len()));
         hasher.update(content);
     }
     files::hex(&hasher.finalize())
-}
+});
 
 /// `SYNTIC_CACHE`, else `syntic` in the user's cache folder.
 fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {

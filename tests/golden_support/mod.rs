@@ -37,7 +37,7 @@ impl Case {
 
     /// Builds one network, in f32.
     pub fn load<M>(&self, component: Component, new: impl Fn(&Path, &Value, &Device, Precision, &Loader<'_>) -> Result<M>) -> M {
-        let folder = self.folder.join(component.folder());
+        let folder = self.model.join(component.folder());
         let path = folder.join("config.json");
         let json = read_json(&path).unwrap();
         // The autoencoder's halves are two networks in one file.
