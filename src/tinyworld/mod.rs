@@ -6,6 +6,7 @@
 //! | `scene` | what may be in a scene, and how one is drawn by lot |
 //! | `split` | the parts of the world, which share no scene |
 //! | `shape`, `render` | outlines and pixels |
+//! | `recognise` | pixels back to objects |
 //! | `caption` | words |
 //! | `dataset` | shards and COCO files |
 //!
@@ -14,6 +15,7 @@
 
 mod caption;
 mod dataset;
+mod recognise;
 mod render;
 mod scene;
 mod shape;
@@ -21,6 +23,7 @@ mod split;
 
 pub use caption::CAPTIONS;
 pub use dataset::{Dataset, Progress, Written};
+pub use recognise::{Sighting, recognise};
 pub use render::SIDE;
 pub use scene::{Background, Camera, Colour, Kind, MAX_OBJECTS, Object, Scene, Size, Texture, Third};
 pub use split::Split;

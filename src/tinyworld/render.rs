@@ -11,7 +11,7 @@ pub const SIDE: usize = 64;
 type Rgb = [f32; 3];
 
 /// Width of the darker outline of an object, in pixels.
-const OUTLINE: f32 = 1.1;
+pub(super) const OUTLINE: f32 = 1.1;
 
 /// Where a shadow falls, in pixels.
 const SHADOW: Point = [1.6, 2.0];
@@ -172,7 +172,7 @@ impl Figure {
 }
 
 /// What a pattern is made of beside the main colour: black on light colours, white on the others, softened.
-fn second_colour(colour: Colour, actual: Rgb) -> Rgb {
+pub(super) fn second_colour(colour: Colour, actual: Rgb) -> Rgb {
     match colour {
         Colour::White | Colour::Yellow | Colour::Pink | Colour::Orange => mix(actual, [0.12; 3], 0.72),
         _ => mix(actual, [1.0; 3], 0.72),
