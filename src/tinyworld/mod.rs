@@ -6,9 +6,9 @@
 //! | `scene` | what may be in a scene, and how one is drawn by lot |
 //! | `split` | the parts of the world, which share no scene |
 //! | `shape`, `render` | outlines and pixels |
+//! | `recognise` | pixels back to objects |
 //! | `caption` | words |
 //! | `dataset` | shards and COCO files |
-//! | `recognise` | what is in a picture, found again with the outlines |
 //! | `quality`, `demo` | the pipeline on this world, and how good its pictures are |
 //!
 //! Everything is a pure function of (split, seed, index). Pixels, and whether a caption calls one object hidden by another, go
