@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | stages | [`generate`], [`corpus`], [`shards`] |
+//! | stages | [`tinyworld`], [`generate`], [`corpus`], [`shards`] |
 //! | models | [`clip`], [`diffusion`], [`tokenizer`], [`weights`] |
 //! | operations | [`ops`] |
 //! | execution | [`device`], [`tensor`] |
@@ -34,6 +34,7 @@ pub mod diffusion;
 mod error;
 mod files;
 pub mod generate;
+mod network;
 pub mod ops;
 pub mod rng;
 pub mod shards;

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::Value;
 use std::path::Path;
+use syntic::clip::text::{TextConfig, TextEncoder};
 use syntic::device::{Device, Precision};
-use syntic::diffusion::text_encoder::{TextConfig, TextEncoder};
 use syntic::diffusion::unet::{Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use syntic::weights::{Arch, Component, Loader};

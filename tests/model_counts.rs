@@ -2,9 +2,9 @@
 //! The expected numbers were counted on the module graphs of diffusers 0.42.1 and transformers (meta tensors).
 
 use std::path::Path;
+use syntic::clip::text::{TextConfig, TextEncoder};
 use syntic::clip::{ClipConfig, ClipModel};
 use syntic::device::{Device, Plan, Precision};
-use syntic::diffusion::text_encoder::{TextConfig, TextEncoder};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use syntic::weights::{Arch, Component, Loader};

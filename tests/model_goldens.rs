@@ -4,8 +4,8 @@ mod golden_support;
 
 use golden_support::{Case, Watch, channels_last};
 use syntic::Result;
+use syntic::clip::text::{TextConfig, TextEncoder};
 use syntic::device::{Arena, Exec, Plan};
-use syntic::diffusion::text_encoder::{TextConfig, TextEncoder};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use syntic::weights::Component;

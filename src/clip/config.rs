@@ -1,9 +1,9 @@
 //! `config.json` of a CLIP folder.
 
+use super::text::TextConfig;
 use super::vision::VisionConfig;
 use crate::Result;
-use crate::diffusion::config::{ConfigFile, MAX_WIDTH};
-use crate::diffusion::text_encoder::TextConfig;
+use crate::network::{ConfigFile, MAX_WIDTH};
 use serde_json::Value;
 use std::path::Path;
 

@@ -1,12 +1,12 @@
 //! Both transformers and their projections into the common space.
 
 use super::config::ClipConfig;
+use super::layers::PRECISION;
+use super::text::TextEncoder;
 use super::vision::VisionTransformer;
 use crate::Result;
 use crate::device::{Device, Exec, Tensor};
-use crate::diffusion::clip_layers::PRECISION;
-use crate::diffusion::layers::Build;
-use crate::diffusion::text_encoder::TextEncoder;
+use crate::network::Build;
 use crate::ops::elementwise::select_positions;
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::weights::Loader;

@@ -6,7 +6,7 @@
 
 use super::resize::resize;
 use crate::Result;
-use crate::diffusion::config::{ConfigFile, MAX_WIDTH};
+use crate::network::{ConfigFile, MAX_WIDTH};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! CLIP's image transformer (transformers' `CLIPVisionModel`), up to the state of its class token.
 
+use super::layers::{ClipLayers, LayersConfig, PRECISION, Sight};
 use crate::device::{Buffer, Device, Exec, Tensor};
-use crate::diffusion::clip_layers::{ClipLayers, LayersConfig, PRECISION, Sight};
-use crate::diffusion::config::ConfigFile;
-use crate::diffusion::layers::Build;
+use crate::network::Build;
+use crate::network::ConfigFile;
 use crate::ops::elementwise::{repeat_batch, select_positions};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, layer_norm};

@@ -1,10 +1,10 @@
 //! What images of a size cost, counted from recorded passes: no weights are read.
 
 use super::model::ModelSpec;
-use super::text_encoder::TextEncoder;
 use super::unet::{Conditions, Halves, TextState, Unet};
 use super::vae::VaeDecoder;
 use crate::Result;
+use crate::clip::text::TextEncoder;
 use crate::device::{Device, Plan, Precision};
 use crate::weights::Loader;
 

@@ -2,17 +2,13 @@
 //!
 //! [`StableDiffusion`] holds the networks, [`schedulers`] say what to do with their predictions, and a [`Sampler`] runs both.
 
-pub mod clip_layers;
-pub(crate) mod config;
 mod cost;
-pub(crate) mod layers;
 mod layout;
 mod model;
 mod prepared;
 mod resnet;
 pub mod sampler;
 pub mod schedulers;
-pub mod text_encoder;
 pub mod unet;
 pub mod vae;
 

@@ -2,9 +2,9 @@
 
 use super::cost::Cost;
 use super::schedulers::SchedulerConfig;
-use super::text_encoder::{TextConfig, TextEncoder};
 use super::unet::{Unet, UnetConfig};
 use super::vae::{VaeConfig, VaeDecoder, VaeEncoder};
+use crate::clip::text::{TextConfig, TextEncoder};
 use crate::device::{Device, Precision};
 use crate::weights::{Component, Loader, ModelDir, NamedShapes, read_json};
 use crate::{Error, Result};

@@ -1,8 +1,8 @@
 //! The residual block of the denoising network and of the autoencoder (diffusers' `ResnetBlock2D`).
 
-use super::layers::Build;
 use crate::Result;
 use crate::device::{Exec, Tensor};
+use crate::network::Build;
 use crate::ops::conv::{Conv2d, Fused, conv2d};
 use crate::ops::norm::{Norm, group_norm};
 

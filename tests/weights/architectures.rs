@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use syntic::Result;
+use syntic::clip::text::{TextConfig, TextEncoder};
 use syntic::device::{Device, Precision};
-use syntic::diffusion::text_encoder::{TextConfig, TextEncoder};
 use syntic::diffusion::unet::{Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use syntic::weights::{Arch, Component, Loader, ModelDir, NamedShapes, write_model_folder};

@@ -7,8 +7,8 @@ use super::transformer::{Transformer, TransformerConfig};
 use super::{LevelConfig, UnetConfig};
 use crate::Result;
 use crate::device::{Exec, Tensor};
-use crate::diffusion::layers::Build;
 use crate::diffusion::resnet::ResnetBlock;
+use crate::network::Build;
 use crate::ops::conv::{Conv2d, Fused, Padding, conv2d};
 use std::fmt;
 

@@ -14,8 +14,8 @@ pub use config::{LevelConfig, UnetConfig};
 pub use text::TextState;
 pub use time::TimeState;
 
-use super::layers::Build;
 use crate::device::{Device, Exec, Precision, Tensor};
+use crate::network::Build;
 use crate::ops::conv::{Conv2d, Fused, conv2d};
 use crate::ops::elementwise::repeat_batch;
 use crate::ops::norm::{Norm, group_norm};

@@ -3,7 +3,7 @@
 use super::Unet;
 use crate::Result;
 use crate::device::{Buffer, Device, Exec, Tensor};
-use crate::diffusion::layers::Build;
+use crate::network::Build;
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::tensor::DType;
 

@@ -3,7 +3,7 @@
 use super::UnetConfig;
 use crate::Result;
 use crate::device::{Buffer, Device, Exec, Precision, Tensor};
-use crate::diffusion::layers::{Build, Parts};
+use crate::network::{Build, Parts};
 use crate::ops::elementwise::{silu, timestep_embedding};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::tensor::DType;

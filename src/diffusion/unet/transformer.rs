@@ -4,7 +4,7 @@ use super::pass::{Pass, match_batch};
 use super::text::TextProjections;
 use crate::Result;
 use crate::device::{Exec, Precision, Tensor};
-use crate::diffusion::layers::Build;
+use crate::network::Build;
 use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, group_norm, layer_norm};

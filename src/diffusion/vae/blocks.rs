@@ -2,8 +2,8 @@
 
 use super::{EPS, VaeConfig};
 use crate::device::{Exec, Precision, Tensor};
-use crate::diffusion::layers::Build;
 use crate::diffusion::resnet::ResnetBlock;
+use crate::network::Build;
 use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, group_norm};

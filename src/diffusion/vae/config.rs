@@ -2,7 +2,7 @@
 //! apply to absent keys.
 
 use crate::Result;
-use crate::diffusion::config::{ConfigFile, MAX_WIDTH};
+use crate::network::{ConfigFile, MAX_WIDTH};
 use serde_json::Value;
 use std::path::Path;
 

@@ -1,9 +1,9 @@
 //! CLIP's text transformer (transformers' `CLIPTextModel`), up to its last hidden state.
 
-use super::clip_layers::{ClipLayers, LayersConfig, PRECISION, Sight};
-use super::config::{ConfigFile, MAX_WIDTH};
-use super::layers::Build;
+use super::layers::{ClipLayers, LayersConfig, PRECISION, Sight};
 use crate::device::{Device, Exec, Tensor};
+use crate::network::Build;
+use crate::network::{ConfigFile, MAX_WIDTH};
 use crate::ops::embed::{Embedding, embed};
 use crate::ops::gemm::Activation;
 use crate::ops::norm::{Norm, layer_norm};

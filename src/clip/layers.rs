@@ -1,9 +1,9 @@
 //! The transformer layers that CLIP's text and vision models share (transformers' `CLIPEncoder`).
 
-use super::config::{ConfigFile, MAX_WIDTH};
-use super::layers::Build;
 use crate::Result;
 use crate::device::{Exec, Precision, Tensor};
+use crate::network::Build;
+use crate::network::{ConfigFile, MAX_WIDTH};
 use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, layer_norm};
