@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Denoising steps.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 20)]
     steps: usize,
     /// Strength of classifier-free guidance; 1 or less turns it off.
     #[arg(long, default_value_t = 3.0)]

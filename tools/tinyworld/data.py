@@ -38,6 +38,8 @@ def load(folder, name, count, seed, syntic):
         arguments = ["tinyworld", "--split", name, "--count", str(count), "--seed", str(seed), "--out", str(folder)]
         subprocess.run([syntic, *arguments], check=True)
     coco = json.loads(annotations.read_text())
+    if not coco["info"]["description"].endswith(f"{name} split, seed {seed}"):
+        raise SystemExit(f"{annotations} is {coco['info']['description']}, not of seed {seed}: name another folder with --data")
     captions = {}
     for annotation in coco["annotations"]:
         captions.setdefault(annotation["image_id"], []).append(annotation["caption"])

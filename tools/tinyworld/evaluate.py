@@ -15,7 +15,7 @@ from logs import say
 
 KINDS = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "house", "tree", "fish", "boat")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
-STEPS = 18
+STEPS = 20
 GUIDANCE = (2.0, 3.0, 4.0, 6.0)
 
 

@@ -1,6 +1,7 @@
 """The training loop that the three stages share: schedule, moving average, checkpoints, records."""
 
 import copy
+import hashlib
 import math
 import os
 import time
@@ -49,8 +50,10 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def train(name, model, recipe, count, loss, evaluate, run, evaluations=5):
+def train(name, model, recipe, count, origin, loss, evaluate, run, evaluations=5):
     """Trains `model` on `loss(model, indices, generator) -> (scalar, {name: scalar})` over `count` samples.
+
+    `origin` tells what the stage is made from (see `digest`): a checkpoint of another one is not continued.
 
     Returns the moving average of the weights, in evaluation mode, and the seconds that training took, those of interrupted runs
     included. `evaluate(model) -> {name: number}` is called along the way, on the average.
@@ -64,7 +67,7 @@ def train(name, model, recipe, count, loss, evaluate, run, evaluations=5):
     ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     path = run.work / f"{name}.ckpt"
-    first, spent = restore(path, model, average, optimizer, recipe, run.device)
+    first, spent = restore(path, model, average, optimizer, f"{recipe} on {origin}", run.device)
     record = Record(name, run.work, recipe.steps, recipe.batch, run.seconds_per_line, first)
     started = saved = time.monotonic()
     every = max(1, recipe.steps // evaluations)
@@ -87,28 +90,42 @@ def train(name, model, recipe, count, loss, evaluate, run, evaluations=5):
             record.evaluation(step + 1, figures, time.monotonic() - begun)
         now = time.monotonic()
         if now - saved > 60 * run.checkpoint_minutes or step + 1 == recipe.steps:
-            save(path, model, average, optimizer, recipe, step + 1, spent + now - started)
+            if not math.isfinite(value.item()):
+                raise SystemExit(f"{name}: the loss is not finite at step {step + 1}")
+            save(path, model, average, optimizer, f"{recipe} on {origin}", step + 1, spent + now - started)
             saved = now
     record.close()
     return average, spent + time.monotonic() - started
 
 
-def save(path, model, average, optimizer, recipe, step, seconds):
+def save(path, model, average, optimizer, made_by, step, seconds):
     """Replaces the checkpoint at once: a run that is killed leaves the one before."""
     state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
     partial = path.with_suffix(".tmp")
-    torch.save({**state, "recipe": repr(recipe), "step": step, "seconds": seconds}, partial)
+    torch.save({**state, "made_by": made_by, "step": step, "seconds": seconds}, partial)
     os.replace(partial, path)
 
 
-def restore(path, model, average, optimizer, recipe, device):
+def restore(path, model, average, optimizer, made_by, device):
     """The step to go on with, and the seconds spent before."""
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, map_location=device, weights_only=True)
-    if state["recipe"] != repr(recipe):
-        raise SystemExit(f"{path} was made by another recipe: name another folder with --work, or delete it")
+    if state["made_by"] != made_by:
+        raise SystemExit(f"{path} was made by\n  {state['made_by']}\nnot by\n  {made_by}\nname another folder with --work, or delete it")
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["seconds"]
+
+
+def digest(*parts):
+    """A short hash of texts and of the weights of models."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            hasher.update(part.encode())
+        else:
+            for name, value in part.state_dict().items():
+                hasher.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()[:16]

@@ -27,7 +27,7 @@ import vae
 from logs import say
 
 PICTURES, HELD_OUT = 50_000, 2_000
-STEPS = {"clip": 1500, "vae": 2200, "unet": 10_000}
+STEPS = {"clip": 2400, "vae": 2200, "unet": 9_000}
 STAGES = list(STEPS)
 
 
@@ -37,7 +37,7 @@ def arguments():
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds, or is to hold, pretrain/ and val/")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="checkpoints, metrics and loss curves")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the trained models")
-    parser.add_argument("--only", choices=STAGES, help="train one stage, and export nothing; unet needs the other two trained")
+    parser.add_argument("--only", choices=STAGES, help="stop after this stage, and export nothing; unet trains the other two first where they are not trained")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="share of the pictures and of the steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -56,12 +56,14 @@ def main():
     val = data.load(args.data, "val", max(200, round(args.scale * HELD_OUT)), args.seed, args.syntic)
     ids, tokens = tokenize(args.work / "tokenizer", train_split)
     export.check_parameters(clip.build(len(tokens)), vae.build(), unet.build())
+    # What a stage is made from: with other captions, or other pictures, its checkpoint is not continued.
+    seen = loop.digest(f"{len(train_split)}", json.dumps(train_split.captions))
     models, seconds = {}, {}
 
-    def stage(name, model, recipe, loss, figures):
+    def stage(name, model, recipe, origin, loss, figures):
         parameters = sum(p.numel() for p in model.parameters())
         say(f"{name}: {parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
-        models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), loss, figures, run)
+        models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), origin, loss, figures, run)
 
     def wanted(name):
         return args.only in (None, name, "unet")
@@ -69,18 +71,20 @@ def main():
     if wanted("clip"):
         torch.manual_seed(args.seed)
         figures = clip.evaluate(val, tokens, run.device)
-        stage("clip", clip.build(len(tokens)), clip.recipe(steps["clip"], args.seed), clip.loss(train_split, ids, run.device), figures)
+        recipe = clip.recipe(steps["clip"], args.seed)
+        stage("clip", clip.build(len(tokens)), recipe, seen, clip.loss(train_split, ids, run.device), figures)
     if wanted("vae"):
         torch.manual_seed(args.seed)
-        stage("vae", vae.build(), vae.recipe(steps["vae"], args.seed), vae.loss(train_split, run.device), vae.evaluate(val, run))
+        stage("vae", vae.build(), vae.recipe(steps["vae"], args.seed), seen, vae.loss(train_split, run.device), vae.evaluate(val, run))
     if args.only in ("clip", "vae"):
         return
-    latents = whitened_latents(args.work, models["vae"], train_split, run)
+    latents = whitened_latents(models["vae"], train_split, run)
     text = models["clip"].text_model
     empty = bpe.encode(tokens, [""])[0].to(ids.dtype)
     torch.manual_seed(args.seed)
     figures = partial(generated, models, tokens, val.first_captions(100))
-    stage("unet", unet.build(), unet.recipe(steps["unet"], args.seed), unet.loss(latents, ids, empty, text, run.device), figures)
+    origin = loop.digest(seen, text, models["vae"])
+    stage("unet", unet.build(), unet.recipe(steps["unet"], args.seed), origin, unet.loss(latents, ids, empty, text, run.device), figures)
     if args.only:
         return
 
@@ -105,7 +109,7 @@ def tokenize(folder, split):
     return ids.to(torch.int16).unflatten(0, (len(split), -1)), tokens
 
 
-def whitened_latents(work, model, split, run):
+def whitened_latents(model, split, run):
     """Latents of the training pictures, of mean 0 and deviation 1 in every channel; `model` is changed to make such."""
     found = vae.latents(model, split, run)
     return vae.whiten(model, found)

@@ -8,7 +8,8 @@ from loop import Recipe
 from tokenizer import encode
 
 UNCONDITIONAL = 0.1
-# Bound on the weight of nearly clean latents (Hang et al. 2023).
+# Bound on the weight of nearly clean latents, after Hang et al. (2023), who bound the weight of the noise: there very noisy ones would
+# count for nothing, from which pictures start.
 SNR_BOUND = 5.0
 
 
@@ -73,7 +74,7 @@ def loss(latents, ids, empty, text_encoder, device):
 
 
 @torch.no_grad()
-def sample(pipeline_parts, captions, guidance, steps=18, seed=0):
+def sample(pipeline_parts, captions, guidance, steps=20, seed=0):
     """Pictures [N, 3, 64, 64] in [-1, 1] for captions, in batches of 100. parts: (unet, vae, text_encoder, tokenizer)."""
     unet, vae, text_encoder, tokenizer = pipeline_parts
     generator = torch.Generator().manual_seed(seed)

@@ -54,7 +54,7 @@ def latents(model, split, run, batch=128):
 
 @torch.no_grad()
 def whiten(model, latents):
-    """Gives each latent channel mean 0 and deviation 1, exactly, by scaling the two 1x1 convolutions round the latents.
+    """Gives each latent channel mean 0 and deviation 1 by scaling the two 1x1 convolutions round the latents.
 
     So scaling_factor is 1, and the generator, which starts from unit noise, sees all channels alike. Returns the new latents.
     """
