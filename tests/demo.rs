@@ -78,3 +78,17 @@ fn the_tokenizer_knows_every_word() {
         }
     }
 }
+
+/// The record beside the built-in weights is of the training that the script does.
+#[test]
+fn the_built_in_model_was_trained_as_the_script_trains() {
+    let folder = syntic::weights::find_model(BUILTIN).unwrap();
+    let record = syntic::weights::read_json(&folder.join("training.json")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/tinyworld/train.py");
+    let script = std::fs::read_to_string(script).unwrap().replace('_', "");
+    let steps = record["steps"].as_object().unwrap();
+    assert_eq!(steps.len(), 3);
+    for (stage, steps) in steps {
+        assert!(script.contains(&format!("\"{stage}\": {steps}")), "{stage} was trained for {steps} steps");
+    }
+}
