@@ -48,8 +48,8 @@ pub struct Sighting {
     pub y: f32,
     /// Half of its extent.
     pub radius: f32,
-    /// How clearly it is seen: the share of its pixels that it explains and the background does not, to 1. Plain objects of real
-    /// scenes have 0.7 and more, patterned ones on a background like their second colour as little as 0.2.
+    /// How clearly it is seen: the share of its pixels that it explains and the background does not, to 1. In real scenes 0.55 and
+    /// more for plain objects, but as little as 0.2 for a pattern whose second colour is like the background.
     pub score: f32,
 }
 
