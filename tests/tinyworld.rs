@@ -23,7 +23,8 @@ fn shards_and_coco_file_tell_the_same_scenes() {
     let report = verify(folder.path()).unwrap();
     assert!(report.is_ok(), "{:?}", report.lines());
 
-    let coco: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("captions_val.json")).unwrap()).unwrap();
+    let coco: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("annotations/captions_val.json")).unwrap()).unwrap();
     let (images, annotations) = (coco["images"].as_array().unwrap(), coco["annotations"].as_array().unwrap());
     assert_eq!((images.len(), annotations.len()), (25, 25 * CAPTIONS));
     let mut index = 0;
@@ -55,7 +56,7 @@ fn the_text_split_is_a_corpus_without_pictures() {
     let folder = tempfile::tempdir().unwrap();
     write(&dataset(Split::Text, 12), folder.path()).unwrap();
     assert!(fs::read_dir(folder.path()).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|e| e != "tar")));
-    let corpus = Corpus::open(&folder.path().join("captions_text.json"), &CorpusOptions::default()).unwrap();
+    let corpus = Corpus::open(&folder.path().join("annotations/captions_text.json"), &CorpusOptions::default()).unwrap();
     assert_eq!(corpus.len(), 12 * CAPTIONS);
     assert_eq!(corpus.get(7).unwrap().text, Scene::draw(Split::Text, 5, 1).captions()[2]);
     let with_pictures = Dataset { pictures: true, ..dataset(Split::Text, 12) };
@@ -73,7 +74,7 @@ fn an_interrupted_data_set_goes_on_and_ends_the_same() {
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     assert!(broken.path().join("00000.tar").exists() && !broken.path().join("00001.tar").exists());
     write(&dataset, broken.path()).unwrap();
-    for name in ["00000.tar", "00001.tar", "00002.tar", "00001.parquet", "captions_test.json"] {
+    for name in ["00000.tar", "00001.tar", "00002.tar", "00001.parquet", "annotations/captions_test.json"] {
         assert!(fs::read(whole.path().join(name)).unwrap() == fs::read(broken.path().join(name)).unwrap(), "{name}");
     }
 }

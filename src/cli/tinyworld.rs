@@ -19,7 +19,7 @@ pub struct Args {
     /// Seed of the scenes.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder for the shards and the COCO file `captions_SPLIT.json`.
+    /// Folder for the shards and the COCO file `annotations/captions_SPLIT.json`.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Draw the pictures of the text split too, to learn from them as an upper bound.

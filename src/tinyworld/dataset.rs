@@ -48,7 +48,7 @@ pub struct Written {
 pub type Progress<'p> = &'p dyn Fn(u64);
 
 impl Dataset {
-    /// Writes the data set to `folder`, or goes on with it: `captions_SPLIT.json`, in COCO's format, with [`CAPTIONS`] captions for
+    /// Writes the data set to `folder`, or goes on with it: `annotations/captions_SPLIT.json`, in COCO's format, with [`CAPTIONS`] captions for
     /// each picture, and, with pictures, shards whose samples have the first caption as their text and in their json the others
     /// (`caption_2` ...), `image_id`, `split`, `seed` and `scene`, all that the picture was drawn from as JSON text.
     ///
@@ -75,7 +75,10 @@ impl Dataset {
                 shards += 1;
             }
         }
-        let captions = folder.join(format!("captions_{}.json", self.split.name()));
+        // In a folder of its own, as COCO has it: readers of shards take every json beside them for the statistics of a shard.
+        let annotations = folder.join("annotations");
+        std::fs::create_dir_all(&annotations).map_err(Error::io("create folder", &annotations))?;
+        let captions = annotations.join(format!("captions_{}.json", self.split.name()));
         self.write_captions(&captions, progress, stop)?;
         Ok(Written { captions, shards })
     }

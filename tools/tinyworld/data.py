@@ -33,7 +33,7 @@ class Split:
 def load(folder, name, count, seed, syntic):
     """The first `count` samples of split `name` in `folder`; where the folder is missing, `syntic tinyworld` makes it."""
     folder = Path(folder) / name
-    annotations = folder / f"captions_{name}.json"
+    annotations = folder / f"annotations/captions_{name}.json"
     if not annotations.exists():
         arguments = ["tinyworld", "--split", name, "--count", str(count), "--seed", str(seed), "--out", str(folder)]
         subprocess.run([syntic, *arguments], check=True)
