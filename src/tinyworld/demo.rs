@@ -1,4 +1,4 @@
-//! The pipeline on the built-in world: captions nobody has trained on become pictures, and the pictures are judged.
+//! The pipeline on the built-in world: captions of scenes that nobody has trained on become pictures, which are judged.
 
 use super::quality::{self, Judged, Quality};
 use super::{SIDE, Scene, Split};

@@ -1,15 +1,12 @@
 //! Scenes to pictures: an anti-aliased rasteriser over signed distances, and a camera that is not perfect.
 
-use super::scene::{Background, Camera, Colour, Object, Scene, Texture};
+use super::scene::{Background, Camera, Colour, Object, Rgb, Scene, Texture};
 use super::shape::{Point, Shape};
 use crate::rng::SplitMix64;
 use image::RgbImage;
 
 /// Width and height of every picture, in pixels.
 pub const SIDE: usize = 64;
-
-/// Red, green and blue, 0 to 1.
-type Rgb = [f32; 3];
 
 /// Width of the darker outline of an object, in pixels.
 pub(super) const OUTLINE: f32 = 1.1;

@@ -4,6 +4,9 @@ use super::Split;
 use crate::rng::SplitMix64;
 use serde::{Deserialize, Serialize};
 
+/// Red, green and blue, 0 to 1.
+pub(super) type Rgb = [f32; 3];
+
 /// Declares an enum of the world's vocabulary with its list of values.
 macro_rules! vocabulary {
     ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $word:literal),+ $(,)? }) => {
@@ -95,7 +98,7 @@ impl Background {
 }
 
 /// Euclidean distance of two colours.
-pub(super) fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
+pub(super) fn distance(a: Rgb, b: Rgb) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
 }
 

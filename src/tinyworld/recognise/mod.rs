@@ -17,14 +17,11 @@ mod pose;
 mod search;
 
 use super::render::SIDE;
-use super::scene::{Colour, Kind};
+use super::scene::{Colour, Kind, Rgb};
 use compare::Compare;
 use evidence::Evidence;
 use ground::Ground;
 use pose::Pose;
-
-/// Red, green and blue, 0 to 1.
-type Rgb = [f32; 3];
 
 /// Pixels of a picture.
 const PIXELS: usize = SIDE * SIDE;
