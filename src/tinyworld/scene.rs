@@ -262,9 +262,9 @@ fn describe(rng: &mut SplitMix64, background: Background, count: usize, others: 
         let crowd = if count > 2 { 0.2 } else { 1.0 };
         let size = Size::ALL[rng.weighted(&[1.0, 1.4, 1.1 * crowd])];
         let radius = match size {
-            Size::Small => rng.range(0.12, 0.14),
-            Size::Medium => rng.range(0.165, 0.195),
-            Size::Large => rng.range(0.23, 0.27),
+            Size::Small => rng.range(0.14, 0.16),
+            Size::Medium => rng.range(0.19, 0.22),
+            Size::Large => rng.range(0.26, 0.30),
         };
         let texture = Texture::ALL[rng.weighted(&[0.58, 0.16, 0.13, 0.13])];
         let angle = 0.06 * rng.bell();

@@ -14,10 +14,11 @@ from PIL import Image
 
 @dataclass
 class Split:
-    """images [N, 64, 64, 3] uint8; captions: N lists of five."""
+    """images [N, 64, 64, 3] uint8; captions: N lists of five; kin [N]: a number for each background and colour of the first object."""
 
     images: torch.Tensor
     captions: list
+    kin: np.ndarray
 
     def __len__(self):
         return len(self.images)
@@ -46,22 +47,27 @@ def load(folder, name, count, seed, syntic):
     chosen = coco["images"][:count]
     if len(chosen) < count:
         raise SystemExit(f"{folder} has {len(chosen)} samples, {count} are needed: name another folder with --data")
-    files = read_shards(folder, len(chosen))
+    files, looks = read_shards(folder, len(chosen))
     images = np.stack([files[image["file_name"]] for image in chosen])
-    return Split(torch.from_numpy(images), [captions[image["id"]] for image in chosen])
+    kin = np.unique([looks[Path(image["file_name"]).stem] for image in chosen], return_inverse=True)[1]
+    return Split(torch.from_numpy(images), [captions[image["id"]] for image in chosen], kin)
 
 
 def read_shards(folder, count):
-    """The first `count` pictures of the shards, by file name."""
-    files = {}
+    """Of the first `count` samples of the shards: the pictures by file name, background and colour of the first object by key."""
+    files, looks = {}, {}
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
-                if member.name.endswith(".png"):
+                key, suffix = member.name.split(".", 1)
+                if suffix == "png":
                     files[member.name] = np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB"))
-        if len(files) >= count:
+                elif suffix == "json":
+                    scene = json.loads(json.loads(tar.extractfile(member).read())["scene"])
+                    looks[key] = f"{scene['objects'][0]['colour']} on {scene['background']}"
+        if len(looks) >= count:
             break
-    return files
+    return files, looks
 
 
 def step_generator(seed, step):
@@ -69,9 +75,16 @@ def step_generator(seed, step):
     return torch.Generator().manual_seed((seed << 32) + step)
 
 
-def step_indices(count, batch, seed, step):
-    """Samples of a step, every epoch in its own order; the tail of an epoch that fills no batch is left out."""
+def step_indices(count, batch, seed, step, kin=None):
+    """Samples of a step, every epoch in its own order; the tail of an epoch that fills no batch is left out.
+
+    With `kin`, every other step's samples are of one kin, as far as they go round: hard to tell apart.
+    """
     per_epoch = max(1, count // batch)
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(count)
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(count)
+    if kin is not None and step % 2 == 1:
+        order = order[np.argsort(kin[order], kind="stable")]
+        place = generator.permutation(per_epoch)[place]
     return torch.from_numpy(order[place * batch : (place + 1) * batch])

@@ -11,10 +11,14 @@ import torch
 
 from data import step_generator, step_indices
 from logs import Record
+from muon import Muon
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """`learning_rate`, `weight_decay` and `betas` are AdamW's. With a `matrix_rate`, Muon trains the weights of two and more dimensions
+    whose names have none of `vectors` in them: tables and first and last layers are no maps between hidden states."""
+
     steps: int
     batch: int
     learning_rate: float
@@ -23,13 +27,29 @@ class Recipe:
     betas: tuple
     ema: float
     seed: int
+    matrix_rate: float | None = None
+    vectors: tuple = ()
 
-    def rate(self, step):
-        """Linear warm-up, then a cosine down to 1%."""
+    def share(self, step):
+        """Of the learning rates: a linear warm-up, then a cosine down to 1%."""
         if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         place = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * place)) / 2)
+        return 0.01 + 0.99 * (1 + math.cos(math.pi * place)) / 2
+
+    def optimizers(self, model):
+        """All of them together train every parameter once."""
+        matrices, tables, others = [], [], []
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:
+                others.append(parameter)  # gains and biases are not decayed
+            elif self.matrix_rate is None or any(part in name for part in self.vectors):
+                tables.append(parameter)
+            else:
+                matrices.append(parameter)
+        groups = [{"params": tables, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        adam = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
+        return [adam, Muon(matrices, self.matrix_rate)] if matrices else [adam]
 
     def decay(self, step):
         """Of the moving average; short at first, or the random start would stay in it."""
@@ -50,37 +70,34 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def train(name, model, recipe, count, origin, loss, evaluate, run, evaluations=5):
+def train(name, model, recipe, count, origin, loss, evaluate, run, kin=None, evaluations=5):
     """Trains `model` on `loss(model, indices, generator) -> (scalar, {name: scalar})` over `count` samples.
 
-    `origin` tells what the stage is made from (see `digest`): a checkpoint of another one is not continued.
+    `kin` groups samples that are hard to tell apart (see `step_indices`). `origin` tells what the stage is made from (see `digest`): a checkpoint of another one is not continued.
 
     Returns the moving average of the weights, in evaluation mode, and the seconds that training took, those of interrupted runs
     included. `evaluate(model) -> {name: number}` is called along the way, on the average.
     """
     model.to(run.device).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    # Gains, biases and embeddings are not decayed.
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+    optimizers = recipe.optimizers(model)
+    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     path = run.work / f"{name}.ckpt"
-    first, spent = restore(path, model, average, optimizer, f"{recipe} on {origin}", run.device)
+    first, spent = restore(path, model, average, optimizers, f"{recipe} on {origin}", run.device)
     record = Record(name, run.work, recipe.steps, recipe.batch, run.seconds_per_line, first)
     started = saved = time.monotonic()
     every = max(1, recipe.steps // evaluations)
     for step in range(first, recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        indices = step_indices(count, recipe.batch, recipe.seed, step)
+        for group, rate in zip((group for optimizer in optimizers for group in optimizer.param_groups), rates):
+            group["lr"] = rate * recipe.share(step)
+        indices = step_indices(count, recipe.batch, recipe.seed, step, kin)
         with run.autocast():
             value, parts = loss(model, indices, step_generator(recipe.seed, step))
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - recipe.decay(step))
         record.step(step + 1, {"loss": value.detach(), **parts})
@@ -92,21 +109,21 @@ def train(name, model, recipe, count, origin, loss, evaluate, run, evaluations=5
         if now - saved > 60 * run.checkpoint_minutes or step + 1 == recipe.steps:
             if not math.isfinite(value.item()):
                 raise SystemExit(f"{name}: the loss is not finite at step {step + 1}")
-            save(path, model, average, optimizer, f"{recipe} on {origin}", step + 1, spent + now - started)
+            save(path, model, average, optimizers, f"{recipe} on {origin}", step + 1, spent + now - started)
             saved = now
     record.close()
     return average, spent + time.monotonic() - started
 
 
-def save(path, model, average, optimizer, made_by, step, seconds):
+def save(path, model, average, optimizers, made_by, step, seconds):
     """Replaces the checkpoint at once: a run that is killed leaves the one before."""
-    state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"model": model.state_dict(), "average": average.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
     partial = path.with_suffix(".tmp")
     torch.save({**state, "made_by": made_by, "step": step, "seconds": seconds}, partial)
     os.replace(partial, path)
 
 
-def restore(path, model, average, optimizer, made_by, device):
+def restore(path, model, average, optimizers, made_by, device):
     """The step to go on with, and the seconds spent before."""
     if not path.exists():
         return 0, 0.0
@@ -115,7 +132,8 @@ def restore(path, model, average, optimizer, made_by, device):
         raise SystemExit(f"{path} was made by\n  {state['made_by']}\nnot by\n  {made_by}\nname another folder with --work, or delete it")
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
     return state["step"], state["seconds"]
 
 

@@ -27,7 +27,7 @@ import vae
 from logs import say
 
 PICTURES, HELD_OUT = 50_000, 2_000
-STEPS = {"clip": 2400, "vae": 2200, "unet": 9_000}
+STEPS = {"clip": 1400, "vae": 2200, "unet": 7_000}
 STAGES = list(STEPS)
 
 
@@ -60,10 +60,10 @@ def main():
     seen = loop.digest(f"{len(train_split)}", json.dumps(train_split.captions))
     models, seconds = {}, {}
 
-    def stage(name, model, recipe, origin, loss, figures):
+    def stage(name, model, recipe, origin, loss, figures, kin=None):
         parameters = sum(p.numel() for p in model.parameters())
         say(f"{name}: {parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
-        models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), origin, loss, figures, run)
+        models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), origin, loss, figures, run, kin)
 
     def wanted(name):
         return args.only in (None, name, "unet")
@@ -72,7 +72,9 @@ def main():
         torch.manual_seed(args.seed)
         figures = clip.evaluate(val, tokens, run.device)
         recipe = clip.recipe(steps["clip"], args.seed)
-        stage("clip", clip.build(len(tokens)), recipe, seen, clip.loss(train_split, ids, run.device), figures)
+        pupil = clip.Pupil(clip.build(len(tokens)), clip.words(ids[:4096], len(tokens)).mean(0))
+        stage("clip", pupil, recipe, seen, clip.loss(train_split, ids, run.device), lambda pupil: figures(pupil.clip), train_split.kin)
+        models["clip"] = models["clip"].clip
     if wanted("vae"):
         torch.manual_seed(args.seed)
         stage("vae", vae.build(), vae.recipe(steps["vae"], args.seed), seen, vae.loss(train_split, run.device), vae.evaluate(val, run))

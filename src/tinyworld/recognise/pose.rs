@@ -41,7 +41,7 @@ pub(super) type Move = fn(&mut Pose, f32);
 pub(super) const MOVES: [Move; 5] = [
     |pose, by| pose.x += by,
     |pose, by| pose.y += by,
-    |pose, by| pose.radius = (pose.radius * (1.0 + 0.06 * by)).clamp(6.5, 19.5),
+    |pose, by| pose.radius = (pose.radius * (1.0 + 0.06 * by)).clamp(6.5, 21.5),
     |pose, by| pose.angle = (pose.angle + 0.08 * by).clamp(-0.25, 0.25),
     |pose, by| pose.blur = (pose.blur + 0.4 * by).clamp(0.0, 2.0),
 ];

@@ -9,7 +9,7 @@ use super::pose::{Frame, MOVES, Pose};
 use std::sync::LazyLock;
 
 /// Radii of masks, in pixels: the smallest objects of the world and the largest, and the ratio of two.
-const RADII: (f32, f32, f32) = (6.9, 19.0, 1.13);
+const RADII: (f32, f32, f32) = (6.9, 21.0, 1.13);
 
 /// Kinds that gather less than this share of what the best one does are not it.
 const HOPELESS: f32 = 0.6;
