@@ -1,4 +1,4 @@
-//! `syntic demo`: captions of the built-in world become pictures, which are judged.
+//! `syntic demo`: captions become pictures, with nothing but this program.
 
 use super::progress::Report as Progress;
 use super::{DeviceArgs, interrupt, note, print};
@@ -6,6 +6,7 @@ use clap::value_parser;
 use std::path::PathBuf;
 use syntic::clip::Clip;
 use syntic::tinyworld::{CANDIDATES, Demo, Quality};
+use syntic::weights::BUILTIN;
 use syntic::{Error, Result};
 
 /// Flags of `syntic demo`.
@@ -27,10 +28,10 @@ pub struct Args {
     #[arg(long, default_value_t = 3.0)]
     guidance: f32,
     /// Model that makes the pictures, as for `syntic generate`; asked for 64 x 64 pixels.
-    #[arg(long, value_name = "DIR|ID")]
+    #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
     model: String,
     /// CLIP that judges them.
-    #[arg(long, value_name = "DIR|ID")]
+    #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
     clip: String,
     #[command(flatten)]
     device: DeviceArgs,
