@@ -202,8 +202,8 @@ pub struct Scene {
 /// Most objects in a scene.
 pub const MAX_OBJECTS: usize = 4;
 
-/// Weights of 1, 2, 3 and 4 objects.
-const COUNTS: [f32; MAX_OBJECTS] = [0.32, 0.36, 0.21, 0.11];
+/// Weights of 1, 2, 3 and 4 objects, before those that find no place.
+const COUNTS: [f32; MAX_OBJECTS] = [0.28, 0.34, 0.22, 0.16];
 
 impl Scene {
     /// Scene `index` of a split: a pure function of the three. Scenes of two splits are never alike (see [`Split`]), whatever
@@ -259,8 +259,8 @@ fn describe(rng: &mut SplitMix64, background: Background, count: usize, others: 
         if taken || !background.shows(colour) {
             continue;
         }
-        let crowd = if count > 2 { 0.2 } else { 1.0 };
-        let size = Size::ALL[rng.weighted(&[1.0, 1.4, 1.1 * crowd])];
+        let sizes = if count > 2 { [2.0, 1.0, 0.15] } else { [0.8, 1.4, 1.3] };
+        let size = Size::ALL[rng.weighted(&sizes)];
         let radius = match size {
             Size::Small => rng.range(0.14, 0.16),
             Size::Medium => rng.range(0.19, 0.22),
@@ -279,7 +279,7 @@ fn place(rng: &mut SplitMix64, object: &mut Object, others: &[Object], overlap: 
         (object.x, object.y) = (rng.range(margin, 1.0 - margin), rng.range(margin, 1.0 - margin));
         let clear = others.iter().enumerate().all(|(i, other)| {
             let reach = object.radius + other.radius;
-            let nearest = if overlap && i + 1 == others.len() { 0.72 * reach } else { reach + 0.02 };
+            let nearest = if overlap && i + 1 == others.len() { 0.62 * reach } else { reach + 0.02 };
             object.squared_distance(other) > nearest * nearest
         });
         if clear {

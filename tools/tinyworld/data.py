@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -12,12 +13,22 @@ import torch
 from PIL import Image
 
 
+KINDS = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "house", "tree", "fish", "boat")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
+SIDE = 64
+
+
 @dataclass
 class Split:
-    """images [N, 64, 64, 3] uint8; captions: N lists of five; kin [N]: a number for each background and colour of the first object."""
+    """images [N, 64, 64, 3] uint8; captions: N lists of five.
+
+    From the scenes themselves: kinds [N, 64, 64] uint8, for each pixel the place in `KINDS` of the object whose square it is in, the
+    nearest one, or the number of kinds; kin [N], a number for each background and colour of the first object.
+    """
 
     images: torch.Tensor
     captions: list
+    kinds: torch.Tensor
     kin: np.ndarray
 
     def __len__(self):
@@ -47,27 +58,41 @@ def load(folder, name, count, seed, syntic):
     chosen = coco["images"][:count]
     if len(chosen) < count:
         raise SystemExit(f"{folder} has {len(chosen)} samples, {count} are needed: name another folder with --data")
-    files, looks = read_shards(folder, len(chosen))
-    images = np.stack([files[image["file_name"]] for image in chosen])
-    kin = np.unique([looks[Path(image["file_name"]).stem] for image in chosen], return_inverse=True)[1]
-    return Split(torch.from_numpy(images), [captions[image["id"]] for image in chosen], kin)
+    pictures, scenes = read_shards(folder, len(chosen))
+    images = torch.from_numpy(np.stack([pictures[image["id"]] for image in chosen]))
+    kinds = torch.from_numpy(np.stack([kinds_of(scenes[image["id"]]) for image in chosen]))
+    looks = [f"{scenes[image['id']]['objects'][0]['colour']} on {scenes[image['id']]['background']}" for image in chosen]
+    return Split(images, [captions[image["id"]] for image in chosen], kinds, np.unique(looks, return_inverse=True)[1])
 
 
 def read_shards(folder, count):
-    """Of the first `count` samples of the shards: the pictures by file name, background and colour of the first object by key."""
-    files, looks = {}, {}
+    """Pictures and scenes of the first `count` samples of the shards, by the number of the sample."""
+    pictures, scenes = {}, {}
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 key, suffix = member.name.split(".", 1)
                 if suffix == "png":
-                    files[member.name] = np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB"))
+                    pictures[int(key)] = np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB"))
                 elif suffix == "json":
-                    scene = json.loads(json.loads(tar.extractfile(member).read())["scene"])
-                    looks[key] = f"{scene['objects'][0]['colour']} on {scene['background']}"
-        if len(looks) >= count:
+                    scenes[int(key)] = json.loads(json.loads(tar.extractfile(member).read())["scene"])
+        if len(scenes) >= count:
             break
-    return files, looks
+    return pictures, scenes
+
+
+def kinds_of(scene):
+    """See `Split.kinds`."""
+    camera = scene["camera"]
+    sin, cos = math.sin(camera["roll"]), math.cos(camera["roll"])
+    kinds = np.full((SIDE, SIDE), len(KINDS), np.uint8)
+    for item in scene["objects"]:
+        dx, dy = ((item[axis] - 0.5) * camera["zoom"] for axis in "xy")
+        x, y = dx * cos - dy * sin + 0.5 + camera["shift"][0], dx * sin + dy * cos + 0.5 + camera["shift"][1]
+        reach = item["radius"] * camera["zoom"]
+        left, right, top, bottom = (max(0, round(SIDE * edge)) for edge in (x - reach, x + reach, y - reach, y + reach))
+        kinds[top:bottom, left:right] = KINDS.index(item["kind"])
+    return kinds
 
 
 def step_generator(seed, step):

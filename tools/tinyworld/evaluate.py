@@ -11,10 +11,9 @@ from transformers import CLIPModel
 import clip
 import tokenizer as bpe
 import vae
+from data import COLOURS
 from logs import say
 
-KINDS = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "house", "tree", "fish", "boat")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 STEPS = 20
 GUIDANCE = (2.0, 3.0, 4.0, 6.0)
 
@@ -34,16 +33,11 @@ def generate(pipeline, captions, guidance, seed=0, batch=50):
 
 
 def named(model, tokenizer, images):
-    """Shares of the pictures of `single_captions` whose kind, and whose colour, CLIP names rightly among all 96 pairs."""
-    chosen = (clip.image_features(model, images) @ clip.text_features(model, tokenizer, single_captions()).T).argmax(1).cpu()
+    """Shares of the pictures of `clip.single_captions` whose kind, and whose colour, CLIP names rightly among all 96 pairs."""
+    chosen = clip.nearest_single(model, tokenizer, images)
     truth = torch.arange(len(chosen))
     kind = (chosen // len(COLOURS) == truth // len(COLOURS)).float().mean().item()
     return {"kind": kind, "colour": (chosen % len(COLOURS) == truth % len(COLOURS)).float().mean().item()}
-
-
-def single_captions():
-    """One for each kind and colour."""
-    return [f"{'an' if colour == 'orange' else 'a'} {colour} {kind}" for kind in KINDS for colour in COLOURS]
 
 
 def evaluate(out, split, device, samples):
@@ -57,7 +51,7 @@ def evaluate(out, split, device, samples):
     text = clip.text_features(model, tokenizer, captions)
     for guidance in GUIDANCE:
         found = clip.retrieval(text, clip.image_features(model, generate(pipeline, captions, guidance).to(device)))
-        single = named(model, tokenizer, generate(pipeline, single_captions(), guidance).to(device))
+        single = named(model, tokenizer, generate(pipeline, clip.single_captions(), guidance).to(device))
         figures["generated"][guidance] = {"retrieval_at_1_of_100": found, **single}
         say(f"guidance {guidance}: {found:.1%} of captions find their generated picture; kind {single['kind']:.1%}, colour {single['colour']:.1%}")
     best = max(figures["generated"], key=lambda guidance: sum(figures["generated"][guidance].values()))
@@ -75,7 +69,7 @@ def sheet(path, split, pipeline, guidance, device, columns=16):
             decoded = pipeline.vae.decode(pipeline.vae.encode(real).latent_dist.mean).sample.clamp(-1, 1)
         captions = [caption[0] for caption in split.captions[start : start + columns]]
         groups += [real.cpu(), decoded.cpu(), generate(pipeline, captions, guidance)]
-    groups.append(generate(pipeline, single_captions(), guidance))
+    groups.append(generate(pipeline, clip.single_captions(), guidance))
     tiles = torch.cat(groups).add(1).mul(127.5).round().clamp(0, 255).byte()
     rows = tiles.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     Image.fromarray(rows.contiguous().numpy()).save(path)

@@ -299,7 +299,7 @@ impl Writer<'_, '_> {
             let place = |object: &Object| self.scene.objects.iter().position(|other| std::ptr::eq(other, object));
             let in_front = place(a) > place(b);
             let hidden = if in_front { b.share_behind(a) } else { a.share_behind(b) };
-            if hidden > 0.05 && self.rng.chance(0.8) {
+            if hidden > 0.08 && self.rng.chance(0.8) {
                 let words = if in_front { ["in front of", "overlapping"] } else { ["behind", "partly hidden by"] };
                 return Some(self.rng.pick(&words));
             }
