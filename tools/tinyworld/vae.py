@@ -13,8 +13,9 @@ EDGE_WEIGHT = 0.5
 
 def recipe(steps, seed):
     return Recipe(
-        steps=steps, batch=32, learning_rate=2e-3, warmup=min(100, steps // 5), weight_decay=0.0, betas=(0.9, 0.99), ema=0.995, seed=seed
-    )
+        steps=steps, batch=32, learning_rate=2e-3, warmup=min(100, steps // 5), weight_decay=0.0, betas=(0.9, 0.99), ema=0.99, seed=seed,
+        matrix_rate=0.02, vectors=("conv_in", "conv_out", "quant"),
+    )  # fmt: skip
 
 
 def build():
