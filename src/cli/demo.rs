@@ -1,4 +1,4 @@
-//! `syntic demo`: captions become pictures, with nothing but this program.
+//! `syntic demo`: captions of the built-in world become pictures, which are judged.
 
 use super::progress::Report as Progress;
 use super::{DeviceArgs, interrupt, note, print};
@@ -6,7 +6,6 @@ use clap::value_parser;
 use std::path::PathBuf;
 use syntic::clip::Clip;
 use syntic::tinyworld::{CANDIDATES, Demo, Quality};
-use syntic::weights::BUILTIN;
 use syntic::{Error, Result};
 
 /// Flags of `syntic demo`.
@@ -28,10 +27,10 @@ pub struct Args {
     #[arg(long, default_value_t = 3.0)]
     guidance: f32,
     /// Model that makes the pictures, as for `syntic generate`; asked for 64 x 64 pixels.
-    #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
+    #[arg(long, value_name = "DIR|ID")]
     model: String,
     /// CLIP that judges them.
-    #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
+    #[arg(long, value_name = "DIR|ID")]
     clip: String,
     #[command(flatten)]
     device: DeviceArgs,
