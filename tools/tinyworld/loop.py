@@ -84,11 +84,12 @@ def train(name, model, recipe, count, origin, loss, evaluate, run, kin=None, eva
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     path = run.work / f"{name}.ckpt"
     first, spent = restore(path, model, average, optimizers, f"{recipe} on {origin}", run.device)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]  # restoring replaces them
     record = Record(name, run.work, recipe.steps, recipe.batch, run.seconds_per_line, first)
     started = saved = time.monotonic()
     every = max(1, recipe.steps // evaluations)
     for step in range(first, recipe.steps):
-        for group, rate in zip((group for optimizer in optimizers for group in optimizer.param_groups), rates):
+        for group, rate in zip(groups, rates):
             group["lr"] = rate * recipe.share(step)
         indices = step_indices(count, recipe.batch, recipe.seed, step, kin)
         with run.autocast():

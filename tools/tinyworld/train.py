@@ -56,7 +56,7 @@ def main():
     val = data.load(args.data, "val", max(200, round(args.scale * HELD_OUT)), args.seed, args.syntic)
     ids, tokens = tokenize(args.work / "tokenizer", train_split)
     export.check_parameters(clip.build(len(tokens)), vae.build(), unet.build())
-    # What a stage is made from: with other captions, or other pictures, its checkpoint is not continued.
+    # What a stage is made from: with other captions, or another number of pictures, its checkpoint is not continued.
     seen = loop.digest(f"{len(train_split)}", json.dumps(train_split.captions))
     models, seconds = {}, {}
 
