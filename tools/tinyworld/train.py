@@ -86,7 +86,9 @@ def main():
     torch.manual_seed(args.seed)
     figures = partial(generated, models, tokens, val.first_captions(100))
     origin = loop.digest(seen, text, models["vae"])
-    stage("unet", unet.build(), unet.recipe(steps["unet"], args.seed), origin, unet.loss(latents, ids, empty, text, run.device), figures)
+    teach = unet.loss(latents, train_split.kinds, ids, empty, text, run.device)
+    stage("unet", unet.Pupil(unet.build()), unet.recipe(steps["unet"], args.seed), origin, teach, lambda pupil: figures(pupil.unet))
+    models["unet"] = models["unet"].unet
     if args.only:
         return
 
