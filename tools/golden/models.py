@@ -286,7 +286,7 @@ def run_pipeline(pipe, ids, negative, empty, latents_size):
     def generators():
         return [torch.Generator().manual_seed(42 + i) for i in range(4)]
 
-    out["init_latents"] = torch.cat([torch.randn((1, 4, height, width), generator=rng) for rng in generators()])
+    out["init_latents"] = torch.cat([torch.randn((1, pipe.unet.config.in_channels, height, width), generator=rng) for rng in generators()])
 
     def run(scheduler, steps, uncond_ids, guidance=7.5):
         pipe.scheduler = make_scheduler(scheduler, base)

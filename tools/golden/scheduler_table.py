@@ -5,7 +5,7 @@ import diffusers
 # name -> (class, overrides). DPM-Solver++ 2M and UniPC of order 2 are what these classes default to.
 SCHEDULERS = {
     "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
-    "ddim": (diffusers.DDIMScheduler, {}),
+    "ddim": (diffusers.DDIMScheduler, {"clip_sample": False}),
     "euler": (diffusers.EulerDiscreteScheduler, {}),
     "euler-a": (diffusers.EulerAncestralDiscreteScheduler, {}),
     "dpm++": (diffusers.DPMSolverMultistepScheduler, {}),

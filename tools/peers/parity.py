@@ -29,6 +29,9 @@ A crowded street market with fruit, umbrellas & bicycles: people talk, haggle an
 a plate of food
 """
 
+# LCM is made for few steps. With more, and guidance, rounding grows too far to compare: on the built-in model (20 steps, guidance 7.5)
+# diffusers differs from itself by 4e-4 when its start changes by 1e-7.
+LCM_STEPS = 8
 DETERMINISTIC = [name for name in SCHEDULERS if name not in STOCHASTIC]
 
 
@@ -37,7 +40,9 @@ def cases(args):
     base = Settings(height=args.height, width=args.width)
     for scheduler in args.schedulers:
         for steps in args.steps:
-            if scheduler in DETERMINISTIC:
+            if scheduler == "lcm" and steps > LCM_STEPS:
+                print(f"lcm with {steps} steps is not compared: more than {LCM_STEPS}")
+            elif scheduler in DETERMINISTIC:
                 yield replace(base, scheduler=scheduler, steps=steps), None
             elif steps > 1:
                 yield replace(base, scheduler=scheduler, steps=steps), "torch-cpu"
@@ -88,7 +93,7 @@ def main():
             captions.write_text(CAPTIONS, encoding="utf-8")
         texts = read_captions(captions)
         pipe = load_pipeline(args.model)
-        shape = (len(texts), 4, args.height // pipe.vae_scale_factor, args.width // pipe.vae_scale_factor)
+        shape = (len(texts), pipe.unet.config.in_channels, args.height // pipe.vae_scale_factor, args.width // pipe.vae_scale_factor)
         start = torch.randn(shape, generator=torch.Generator().manual_seed(20))
         init = scratch / "init.safetensors"
         safetensors.torch.save_file({"latents": start}, init)

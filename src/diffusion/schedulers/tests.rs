@@ -84,6 +84,16 @@ fn an_outdated_file_is_set_right_as_the_pipeline_of_diffusers_does() {
 }
 
 #[test]
+fn pndm_in_place_of_another_sampler_starts_as_stable_diffusions() {
+    let evaluations = |class: &str| {
+        let config = SchedulerConfig::from_json(Path::new("c.json"), &json!({ "_class_name": class })).unwrap();
+        create(SchedulerName::Pndm, &config, 10).unwrap().timesteps().len()
+    };
+    assert_eq!(evaluations("DPMSolverMultistepScheduler"), 11);
+    assert_eq!(evaluations("PNDMScheduler"), 19, "the default of its own class: three steps of four evaluations");
+}
+
+#[test]
 fn steps_that_cannot_be_taken_are_usage_errors() {
     for name in SchedulerName::all() {
         for steps in [0, 1001, usize::MAX] {
