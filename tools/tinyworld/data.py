@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 
+# Revision of the world that this knows (`REVISION` in src/tinyworld).
+WORLD = 1
 KINDS = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "house", "tree", "fish", "boat")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 SIDE = 64
@@ -52,6 +54,8 @@ def load(folder, name, count, seed, syntic):
     coco = json.loads(annotations.read_text())
     if not coco["info"]["description"].endswith(f"{name} split, seed {seed}"):
         raise SystemExit(f"{annotations} is {coco['info']['description']}, not of seed {seed}: name another folder with --data")
+    if coco["info"].get("world") != WORLD:
+        raise SystemExit(f"{annotations} is of world {coco['info'].get('world')}, this is for world {WORLD}: name another folder with --data")
     captions = {}
     for annotation in coco["annotations"]:
         captions.setdefault(annotation["image_id"], []).append(annotation["caption"])

@@ -73,7 +73,8 @@ class Run:
 def train(name, model, recipe, count, origin, loss, evaluate, run, kin=None, evaluations=5):
     """Trains `model` on `loss(model, indices, generator) -> (scalar, {name: scalar})` over `count` samples.
 
-    `kin` groups samples that are hard to tell apart (see `step_indices`). `origin` tells what the stage is made from (see `digest`): a checkpoint of another one is not continued.
+    `kin` groups samples that are hard to tell apart (see `step_indices`). `origin` tells what the stage is made from (see `digest`): a
+    checkpoint of another one is not continued.
 
     Returns the moving average of the weights, in evaluation mode, and the seconds that training took, those of interrupted runs
     included. `evaluate(model) -> {name: number}` is called along the way, on the average.
@@ -139,11 +140,13 @@ def restore(path, model, average, optimizers, made_by, device):
 
 
 def digest(*parts):
-    """A short hash of texts and of the weights of models."""
+    """A short hash of texts, of tensors, and of the weights of models."""
     hasher = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
             hasher.update(part.encode())
+        elif isinstance(part, torch.Tensor):
+            hasher.update(part.contiguous().numpy())
         else:
             for name, value in part.state_dict().items():
                 hasher.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())

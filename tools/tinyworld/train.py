@@ -56,13 +56,14 @@ def main():
     val = data.load(args.data, "val", max(200, round(args.scale * HELD_OUT)), args.seed, args.syntic)
     ids, tokens = tokenize(args.work / "tokenizer", train_split)
     export.check_parameters(clip.build(len(tokens)), vae.build(), unet.build())
-    # What a stage is made from: with other captions, or another number of pictures, its checkpoint is not continued.
-    seen = loop.digest(f"{len(train_split)}", json.dumps(train_split.captions))
+    # What stages are made from, beside their code: with other data a checkpoint is not continued.
+    seen = loop.digest(json.dumps(train_split.captions), train_split.images, train_split.kinds)
     models, seconds = {}, {}
 
-    def stage(name, model, recipe, origin, loss, figures, kin=None):
+    def stage(name, module, model, recipe, origin, loss, figures, kin=None):
         parameters = sum(p.numel() for p in model.parameters())
         say(f"{name}: {parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
+        origin = loop.digest(origin, Path(module.__file__).read_text())
         models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), origin, loss, figures, run, kin)
 
     def wanted(name):
@@ -73,21 +74,21 @@ def main():
         figures = clip.evaluate(val, tokens, run.device)
         recipe = clip.recipe(steps["clip"], args.seed)
         pupil = clip.Pupil(clip.build(len(tokens)), clip.words(ids[:4096], len(tokens)).mean(0))
-        stage("clip", pupil, recipe, seen, clip.loss(train_split, ids, run.device), lambda pupil: figures(pupil.clip), train_split.kin)
+        stage("clip", clip, pupil, recipe, seen, clip.loss(train_split, ids, run.device), lambda pupil: figures(pupil.clip), train_split.kin)
         models["clip"] = models["clip"].clip
     if wanted("vae"):
         torch.manual_seed(args.seed)
-        stage("vae", vae.build(), vae.recipe(steps["vae"], args.seed), seen, vae.loss(train_split, run.device), vae.evaluate(val, run))
+        stage("vae", vae, vae.build(), vae.recipe(steps["vae"], args.seed), seen, vae.loss(train_split, run.device), vae.evaluate(val, run))
     if args.only in ("clip", "vae"):
         return
+    origin = loop.digest(seen, models["clip"].text_model, models["vae"])
     latents = whitened_latents(models["vae"], train_split, run)
     text = models["clip"].text_model
     empty = bpe.encode(tokens, [""])[0].to(ids.dtype)
     torch.manual_seed(args.seed)
     figures = partial(generated, models, tokens, val.first_captions(100))
-    origin = loop.digest(seen, text, models["vae"])
     teach = unet.loss(latents, train_split.kinds, ids, empty, text, run.device)
-    stage("unet", unet.Pupil(unet.build()), unet.recipe(steps["unet"], args.seed), origin, teach, lambda pupil: figures(pupil.unet))
+    stage("unet", unet, unet.Pupil(unet.build()), unet.recipe(steps["unet"], args.seed), origin, teach, lambda pupil: figures(pupil.unet))
     models["unet"] = models["unet"].unet
     if args.only:
         return
@@ -96,7 +97,7 @@ def main():
     figures = evaluate.evaluate(args.out, val, run.device, samples=max(100, round(args.scale * 300)))
     record = {
         "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, diffusers, transformers)}},
-        "seed": args.seed, "pictures": len(train_split), "steps": steps, "device": args.device, "threads": args.threads,
+        "world": data.WORLD, "seed": args.seed, "pictures": len(train_split), "steps": steps, "device": args.device, "threads": args.threads,
         "seconds": {name: round(value) for name, value in seconds.items()}, "held_out": figures,
     }  # fmt: skip
     evaluate.write_record(args.out, record)
