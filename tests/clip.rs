@@ -12,16 +12,25 @@ use syntic::clip::preprocess::PreprocessConfig;
 use syntic::clip::resize::resize;
 use syntic::clip::{Clip, ClipConfig, ClipModel};
 use syntic::device::{Arena, Device, Exec, Plan};
-use syntic::weights::{Checkpoint, Naming, read_json};
+use syntic::weights::{BUILTIN, Checkpoint, Naming, read_json};
 use syntic::{Error, Result};
 
 /// Largest difference of a number of a feature of length one.
 const TOLERANCE: f32 = 1e-5;
 
+/// A folder of tests/golden, or the built-in model.
+fn open_case(name: &str) -> Case {
+    let mut case = Case::open(name);
+    if name == BUILTIN {
+        case.model.push("clip");
+    }
+    case
+}
+
 fn model(case: &Case) -> ClipModel {
-    let path = case.folder.join("config.json");
+    let path = case.model.join("config.json");
     let config = ClipConfig::parse(&path, &read_json(&path).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(&case.folder, Naming::CLIP).unwrap();
+    let checkpoint = Checkpoint::open(&case.model, Naming::CLIP).unwrap();
     checkpoint.load(|loader| ClipModel::new(config.clone(), &case.device, loader)).unwrap()
 }
 
@@ -34,7 +43,7 @@ fn compare(case: &Case, golden: &Golden, prefix: &str, mut pass: impl FnMut(&Exe
 }
 
 fn blocks(name: &str) {
-    let case = Case::open(name);
+    let case = open_case(name);
     let model = model(&case);
     let golden = case.golden("text");
     let (shape, ids) = golden.integers("ids");
@@ -56,6 +65,11 @@ fn blocks_of_openais_files() {
 #[test]
 fn blocks_of_openclips_files() {
     blocks("clip-tiny/gelu");
+}
+
+#[test]
+fn blocks_of_the_built_in_model() {
+    blocks(BUILTIN);
 }
 
 /// An image of noise: the top bytes of Knuth's MMIX generator.
@@ -91,9 +105,9 @@ fn assert_close(values: &[f32], (shape, expected): (Vec<usize>, Vec<f32>)) {
 
 #[test]
 fn features_are_those_of_transformers() {
-    for name in ["clip-tiny/legacy", "clip-tiny/gelu"] {
-        let case = Case::open(name);
-        let clip = Clip::open(case.folder.to_str().unwrap(), &case.device).unwrap();
+    for name in ["clip-tiny/legacy", "clip-tiny/gelu", BUILTIN] {
+        let case = open_case(name);
+        let clip = Clip::open(case.model.to_str().unwrap(), &case.device).unwrap();
         let (texts, images) = inputs(&case);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         assert_close(&clip.encode_texts(&texts).unwrap(), case.golden("text").floats("text_embeds"));

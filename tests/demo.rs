@@ -1,8 +1,13 @@
-//! `syntic demo`, on a tiny model with random weights and a judge that has learned nothing: what it makes, leaves and refuses.
+//! `syntic demo` as a newcomer runs it: how good the pictures of the built-in model are, on scenes it never saw; and, on a tiny model
+//! with random weights and a judge that has learned nothing, what it makes, leaves and refuses.
 
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use syntic::device::Device;
 use syntic::shards::verify;
+use syntic::tinyworld::{REVISION, Split};
+use syntic::weights::{BUILTIN, ModelDir};
 
 fn syntic() -> Command {
     Command::new(env!("CARGO_BIN_EXE_syntic"))
@@ -10,6 +15,31 @@ fn syntic() -> Command {
 
 fn judge() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/clip-tiny/gelu")
+}
+
+#[test]
+fn pictures_are_what_the_captions_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = syntic().args(["demo", "--json", "--out"]).arg(folder.path()).output().expect("syntic starts");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let stdout = String::from_utf8(run.stdout).unwrap();
+    let last: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let report = &last["report"];
+    eprintln!("{report:#}");
+    let share = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {path} in {report}"));
+    assert!(share("/generated/retrieval") >= 0.60, "the generated picture among 100 by CLIP");
+    assert!(share("/real/retrieval") >= 0.75, "the real picture among 100 by CLIP");
+    assert!(share("/generated/single/both") >= 0.80, "kind and colour of single objects");
+    assert!(share("/real/single/both") >= 0.97, "the eye itself");
+
+    assert_eq!(report["generated"]["asked"], 300);
+    assert_eq!((&report["demo"]["model"], &report["clip"]), (&BUILTIN.into(), &BUILTIN.into()));
+
+    let pairs = verify(&folder.path().join("pairs")).unwrap();
+    assert!(pairs.is_ok(), "{:?}", pairs.lines());
+    for name in ["captions.jsonl", "page.html", "sheet.png", "report.json"] {
+        assert!(folder.path().join(name).metadata().unwrap().len() > 0, "{name}");
+    }
 }
 
 fn demo(out: &Path, model: &Path, clip: &Path, count: &str) -> Output {
@@ -47,11 +77,60 @@ fn a_demo_makes_shows_and_judges_once() {
 }
 
 #[test]
+fn a_demo_that_made_nothing_is_not_in_the_way_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("demo"));
+    assert!(syntic().args(["random-model", "--arch", "tiny", "--seed", "7", "--out"]).arg(&model).status().unwrap().success());
+    let refused = demo(&out, Path::new("absent"), &judge(), "4");
+    assert_eq!(refused.status.code(), Some(2));
+    let made = demo(&out, &model, &judge(), "3");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[test]
 fn a_model_or_a_judge_that_is_not_there_is_named_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     for (model, clip) in [(Path::new("absent"), judge().as_path()), (judge().as_path(), Path::new("absent"))] {
         let run = demo(folder.path(), model, clip, "5");
-        assert_eq!(run.status.code(), Some(2), "{}", String::from_utf8_lossy(&run.stderr));
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{error}");
+        assert!(error.contains("absent"), "{error}");
         assert!(!folder.path().join("pairs").exists());
     }
+}
+
+#[test]
+fn the_built_in_model_is_a_folder_like_any_other() {
+    let model = ModelDir::open(BUILTIN).unwrap();
+    assert_eq!(model.pipeline_class(), Some("StableDiffusionPipeline"));
+    assert!(syntic::clip::Clip::open(BUILTIN, &Device::cpu(1).unwrap()).is_ok());
+}
+
+/// The world's captions fit the built-in tokenizer: every word is one token, and none is cut.
+#[test]
+fn the_tokenizer_knows_every_word() {
+    let model = ModelDir::open(BUILTIN).unwrap();
+    let tokenizer = syntic::tokenizer::ClipTokenizer::open(&model.component("tokenizer").unwrap()).unwrap();
+    for index in 0..500 {
+        for caption in syntic::tinyworld::Scene::draw(Split::Test, 11, index).captions() {
+            let words = caption.split(' ').count() + caption.matches([',', '.']).count();
+            let encoding = tokenizer.encode(&caption).unwrap();
+            assert_eq!(encoding.tokens, words + 2, "`{caption}`");
+            assert!(!encoding.truncated, "`{caption}`");
+        }
+    }
+}
+
+/// The record beside the built-in weights is of the whole training that the script does, on this world.
+#[test]
+fn the_built_in_model_was_trained_as_the_script_trains() {
+    let folder = syntic::weights::find_model(BUILTIN).unwrap();
+    let record = syntic::weights::read_json(&folder.join("training.json")).unwrap();
+    assert_eq!(record["world"], REVISION);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/tinyworld/train.py");
+    let script = std::fs::read_to_string(script).unwrap();
+    let line = |start: &str| script.lines().find(|line| line.starts_with(start)).unwrap().replace('_', "");
+    let steps: Value = serde_json::from_str(line("STEPS").strip_prefix("STEPS = ").unwrap()).unwrap();
+    assert_eq!(record["steps"], steps);
+    assert!(line("PICTURES").ends_with(&format!("= {}, 2000", record["pictures"])), "{}", record["pictures"]);
 }

@@ -80,6 +80,30 @@ fn an_interrupted_data_set_goes_on_and_ends_the_same() {
 }
 
 #[test]
+fn the_command_writes_what_the_library_writes_and_repeats_nothing() {
+    let (by_command, by_library) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = |count: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_syntic"));
+        command.args(["tinyworld", "--split", "val", "--seed", "5", "--shard-size", "10", "--count", count, "--out"]);
+        command.arg(by_command.path()).output().unwrap()
+    };
+    let first = run("25");
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    write(&dataset(Split::Val, 25), by_library.path()).unwrap();
+    let captions = "annotations/captions_val.json";
+    for name in ["00000.tar", "00002.tar", captions] {
+        assert!(fs::read(by_command.path().join(name)).unwrap() == fs::read(by_library.path().join(name)).unwrap(), "{name}");
+    }
+    let written = || fs::metadata(by_command.path().join(captions)).unwrap().modified().unwrap();
+    let before = written();
+    assert!(run("25").status.success());
+    assert_eq!(written(), before, "a finished file was written again");
+    let other = run("26");
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("tinyworld.count: 25 -> 26"));
+}
+
+#[test]
 fn impossible_sizes_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     for odd in [dataset(Split::Val, 0), Dataset { shard_size: 0, ..dataset(Split::Val, 5) }] {

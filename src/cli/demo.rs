@@ -1,4 +1,4 @@
-//! `syntic demo`: captions of the built-in world become pictures, which are judged.
+//! `syntic demo`: captions become pictures, with nothing but this program.
 
 use super::progress::Report as Progress;
 use super::{DeviceArgs, interrupt, note, print};
@@ -6,6 +6,7 @@ use clap::value_parser;
 use std::path::PathBuf;
 use syntic::clip::Clip;
 use syntic::tinyworld::{CANDIDATES, Demo, Quality};
+use syntic::weights::BUILTIN;
 use syntic::{Error, Result};
 
 /// Flags of `syntic demo`.
@@ -27,10 +28,10 @@ pub struct Args {
     #[arg(long, default_value_t = 3.0)]
     guidance: f32,
     /// Model that makes the pictures, as for `syntic generate`; asked for 64 x 64 pixels.
-    #[arg(long, value_name = "DIR|ID")]
+    #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
     model: String,
     /// CLIP that judges them.
-    #[arg(long, value_name = "DIR|ID")]
+    #[arg(long, value_name = "DIR|ID|builtin", default_value = BUILTIN)]
     clip: String,
     #[command(flatten)]
     device: DeviceArgs,
@@ -45,19 +46,22 @@ pub fn run(args: Args) -> Result<()> {
     let Args { out: folder, model, count, seed, steps, guidance, json, .. } = args;
     let demo = Demo { folder, model, count, seed, steps, guidance };
     let clip = Clip::open(&args.clip, &device)?; // before the work that it is to judge
-    let made = demo.make(&device, precision, &Progress::new(json), interrupt()?)?;
-    if !json {
-        note("laying out the pairs, and judging them beside real pictures ...");
+    let stop = interrupt()?;
+    let made = demo.make(&device, precision, &Progress::new(json), stop)?;
+    if made.failed < made.samples {
+        demo.show()?;
     }
-    demo.show()?;
-    let report = demo.judge(&clip)?;
+    if !json {
+        note("judging the pictures beside real ones ...");
+    }
+    let report = demo.judge(&clip, &args.clip, stop)?;
     if json {
         let line = serde_json::to_string(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
         print(format_args!("{{\"event\":\"report\",\"report\":{line}}}"));
         return made.verdict(false);
     }
     let speed = made.made as f64 / made.seconds.max(1e-9);
-    print(format_args!("\n{} captions of scenes that no training has seen became pictures", made.samples));
+    print(format_args!("\n{} of {} captions of the text split became pictures", made.samples - made.failed, made.samples));
     print(format_args!("  made       {} in {:.1} s, {speed:.1} a second, on {}", made.made, made.seconds, device.describe()));
     print(format_args!("  found      by CLIP among {CANDIDATES} pictures, from the caption: {}", found(&report.generated)));
     print(format_args!("             real pictures of other scenes, likewise: {}", found(&report.real)));
@@ -70,7 +74,10 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn found(quality: &Quality) -> String {
-    quality.retrieval.map_or(format!("not measured (fewer than {CANDIDATES})"), |share| format!("{:.1}%", 100.0 * share))
+    let asked = quality.asked;
+    quality
+        .retrieval
+        .map_or(format!("not measured (fewer than {CANDIDATES})"), |share| format!("{:.1}% of {asked}", 100.0 * share))
 }
 
 fn seen(quality: &Quality) -> String {

@@ -13,8 +13,8 @@ use syntic::shards::ImageFormat;
 /// Flags of `syntic generate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model folder in the diffusers layout, or an id in the Hugging Face cache: `org/name[@revision]`.
-    #[arg(long, value_name = "DIR|ID")]
+    /// Model: a folder in the diffusers layout, an id in the Hugging Face cache (`org/name[@revision]`), or `builtin`.
+    #[arg(long, value_name = "DIR|ID|builtin")]
     model: String,
     /// Captions: txt (one a line), tsv, csv, jsonl, COCO JSON or Karpathy JSON.
     #[arg(long, value_name = "FILE")]

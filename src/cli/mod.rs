@@ -31,7 +31,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Turn captions of the built-in world into pictures with a model trained on it, and judge them.
+    /// See it work, with nothing but this program: captions of a small world become pictures, which are judged.
     Demo(demo::Args),
     /// Turn captions into images: shards of image-text pairs.
     Generate(Box<generate::Args>),

@@ -5,7 +5,7 @@ use super::model::ClipModel;
 use super::preprocess::PreprocessConfig;
 use crate::device::{Arena, Device};
 use crate::tokenizer::ClipTokenizer;
-use crate::weights::{Checkpoint, Naming, find_model, read_json};
+use crate::weights::{BUILTIN, Checkpoint, Naming, find_model, read_json};
 use crate::{Error, Result};
 use image::RgbImage;
 use rayon::prelude::*;
@@ -29,13 +29,16 @@ pub struct Clip {
 
 impl Clip {
     /// Opens a model: a folder as transformers saves `CLIPModel` and its processor (`config.json`, `model.safetensors`,
-    /// `preprocessor_config.json` and the files of the tokenizer), or `org/name[@revision]` in the Hugging Face cache.
+    /// `preprocessor_config.json` and the files of the tokenizer), `org/name[@revision]` in the Hugging Face cache, or [`BUILTIN`].
     ///
     /// # Errors
     /// [`Error::Usage`] for a model that is not there; [`Error::Config`] for a setting that is not supported or contradicts another
     /// file; [`Error::Weights`] with all the tensors that do not fit; [`Error::Io`] and [`Error::Format`] for the files themselves.
     pub fn open(model: &str, device: &Device) -> Result<Clip> {
-        let folder = find_model(model)?;
+        let mut folder = find_model(model)?;
+        if model == BUILTIN {
+            folder.push("clip"); // beside the components of the built-in Stable Diffusion model
+        }
         let [config_path, preprocess_path] = ["config.json", "preprocessor_config.json"].map(|name| folder.join(name));
         let config = ClipConfig::parse(&config_path, &read_json(&config_path)?)?;
         let preprocess = PreprocessConfig::parse(&preprocess_path, &read_json(&preprocess_path)?)?;
@@ -51,6 +54,11 @@ impl Clip {
     /// The architecture.
     pub fn config(&self) -> &ClipConfig {
         self.model.config()
+    }
+
+    /// Where it computes.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Width of a feature, D.

@@ -1,6 +1,6 @@
 //! A split as files: WebDataset shards of pictures with their captions, and captions as COCO writes them.
 
-use super::{CAPTIONS, SIDE, Scene, Split};
+use super::{CAPTIONS, REVISION, SIDE, Scene, Split};
 use crate::shards::{
     Column, ColumnKind, ImageFormat, Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image,
     sample_key,
@@ -58,7 +58,7 @@ impl Dataset {
     pub fn write(&self, folder: &Path, progress: Progress<'_>, stop: &AtomicBool) -> Result<Written> {
         self.check()?;
         let config = json!({
-            "tinyworld": {"split": self.split.name(), "count": self.count, "seed": self.seed, "pictures": self.pictures},
+            "tinyworld": {"split": self.split.name(), "count": self.count, "seed": self.seed, "pictures": self.pictures, "world": REVISION},
             "format": self.format.extension(), "shard_size": self.shard_size, "syntic_version": crate::VERSION,
         });
         let manifest = RunManifest::open(folder, &config, &json!({}), Worker::default())?;
@@ -79,7 +79,9 @@ impl Dataset {
         let annotations = folder.join("annotations");
         std::fs::create_dir_all(&annotations).map_err(Error::io("create folder", &annotations))?;
         let captions = annotations.join(format!("captions_{}.json", self.split.name()));
-        self.write_captions(&captions, progress, stop)?;
+        if !captions.exists() {
+            self.write_captions(&captions, progress, stop)?;
+        }
         Ok(Written { captions, shards })
     }
 
@@ -156,11 +158,16 @@ impl Dataset {
                 |(k, text)| json!({"id": index * CAPTIONS as u64 + k, "image_id": index, "caption": text}).to_string();
             (0..).zip(captions).map(annotation).collect::<Vec<String>>().join(",\n")
         };
-        let info = json!({"description": description, "version": crate::VERSION});
+        let info = json!({"description": description, "version": crate::VERSION, "world": REVISION});
         files::write_atomic_with(path, |file| {
             let mut write = |text: String| file.write_all(text.as_bytes()).map_err(Error::io("write", path));
             write(format!("{{\"info\": {info}, \"licenses\": [], \"images\": [\n"))?;
-            (0..self.count).try_for_each(|index| write(format!("{}{}", separator(index), image(index))))?;
+            for index in 0..self.count {
+                if index % BATCH == 0 && stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                write(format!("{}{}", separator(index), image(index)))?;
+            }
             write("\n], \"annotations\": [\n".into())?;
             for first in (0..self.count).step_by(BATCH as usize) {
                 if stop.load(Ordering::Relaxed) {

@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// What to make, and with what.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Demo {
     /// Folder for everything; the same settings again go on where a run was interrupted.
+    #[serde(skip)]
     pub folder: PathBuf,
     /// Model that makes the pictures, of the size of the world's: as in [`generate::Settings`].
     pub model: String,
@@ -37,6 +38,12 @@ pub struct Demo {
 /// What a demo found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// What was judged; digests of the model's files are in the manifest of the pairs.
+    pub demo: Demo,
+    /// The CLIP that judged, as it was asked for.
+    pub clip: String,
+    /// Version of the program.
+    pub syntic_version: String,
     /// Pictures made from captions of the `text` split.
     pub generated: Quality,
     /// Pictures of the `test` split, drawn by the renderer: what the measures say of pictures that are right.
@@ -63,7 +70,7 @@ impl Demo {
     /// Lays the pairs out on `page.html` and `sheet.png`.
     ///
     /// # Errors
-    /// If there are none, or the files cannot be written.
+    /// [`Error::Usage`] if there are none; [`Error::Io`].
     pub fn show(&self) -> Result<()> {
         let pairs = self.pairs();
         shards::gallery(&pairs, &self.folder.join("page.html"), GalleryOptions { limit: self.count as usize })?;
@@ -71,11 +78,12 @@ impl Demo {
         Ok(())
     }
 
-    /// Judges the pairs, and as many pictures of the `test` split that the renderer has drawn. Leaves `report.json`.
+    /// Judges the pairs by `clip`, which was asked for as `name`, and as many pictures of the `test` split that the renderer has drawn.
+    /// Leaves `report.json`.
     ///
     /// # Errors
-    /// Those of [`Clip`], of reading the shards, and of writing.
-    pub fn judge(&self, clip: &Clip) -> Result<Report> {
+    /// [`Error::Interrupted`] once `stop` is raised; those of [`Clip`], of reading the shards, and of writing.
+    pub fn judge(&self, clip: &Clip, name: &str, stop: &AtomicBool) -> Result<Report> {
         let judge = |split, index, picture: fn(&Scene) -> Option<RgbImage>| {
             let (scene, caption) = self.scene(split, index);
             let picture = picture(&scene);
@@ -87,7 +95,13 @@ impl Demo {
             read_pictures(&tar, &mut generated)?;
         }
         let real: Vec<Judged> = (0..self.count).map(|index| judge(Split::Test, index, |scene| Some(scene.picture()))).collect();
-        let report = Report { generated: quality::measure(&generated, clip)?, real: quality::measure(&real, clip)? };
+        let report = Report {
+            demo: self.clone(),
+            clip: name.to_string(),
+            syntic_version: crate::VERSION.to_string(),
+            generated: quality::measure(&generated, clip, stop)?,
+            real: quality::measure(&real, clip, stop)?,
+        };
         let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal { op: "demo", message: e.to_string() })?;
         files::write_atomic(&self.folder.join("report.json"), &json)?;
         Ok(report)
@@ -107,7 +121,9 @@ impl Demo {
             let (_, caption) = self.scene(Split::Text, index);
             _ = writeln!(lines, "{}", json!({"id": index, "caption": caption})); // a String takes everything
         }
-        if path.exists() && std::fs::read(&path).map_err(Error::io("read", &path))? != lines.as_bytes() {
+        // Captions without pairs are of a demo that was refused for another reason, and made nothing.
+        let pairs = self.pairs().exists();
+        if pairs && path.exists() && std::fs::read(&path).map_err(Error::io("read", &path))? != lines.as_bytes() {
             let message = format!("{} is of a demo with another count or seed", path.display());
             return Err(Error::usage(message, "repeat its settings, or choose another folder"));
         }

@@ -6,6 +6,7 @@ use crate::{Error, Result};
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pictures among which the right one is to be found.
 pub const CANDIDATES: usize = 100;
@@ -17,6 +18,8 @@ pub struct Quality {
     pub pictures: usize,
     /// How often, of [`CANDIDATES`] pictures, CLIP finds that of a caption the nearest to it; nothing with fewer pictures.
     pub retrieval: Option<f64>,
+    /// Captions it was asked for: the whole groups of [`CANDIDATES`].
+    pub asked: usize,
     /// What [`recognise`] sees in the pictures of a single object.
     pub single: Attributes,
 }
@@ -48,8 +51,8 @@ pub struct Judged {
 /// Measures pictures.
 ///
 /// # Errors
-/// [`Error::Shape`] for a picture of another size; the errors of [`Clip`].
-pub fn measure(pictures: &[Judged], clip: &Clip) -> Result<Quality> {
+/// [`Error::Shape`] for a picture of another size; [`Error::Interrupted`] once `stop` is raised; the errors of [`Clip`].
+pub fn measure(pictures: &[Judged], clip: &Clip, stop: &AtomicBool) -> Result<Quality> {
     let side = SIDE as u32;
     let images: Vec<&RgbImage> = pictures.iter().filter_map(|judged| judged.picture.as_ref()).collect();
     if let Some(odd) = images.iter().find(|image| image.dimensions() != (side, side)) {
@@ -57,12 +60,24 @@ pub fn measure(pictures: &[Judged], clip: &Clip) -> Result<Quality> {
         return Err(Error::shape("tinyworld quality", message));
     }
     let captions: Vec<&str> = pictures.iter().map(|judged| judged.caption.as_str()).collect();
-    let (features, texts) = (clip.encode_images(&images)?, clip.encode_texts(&captions)?);
+    let texts = clip.encode_texts(&captions)?;
+    let mut features = Vec::with_capacity(images.len() * clip.dim());
+    for images in images.chunks(CANDIDATES) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        features.extend(clip.encode_images(images)?);
+    }
     let mut features = features.chunks_exact(clip.dim());
-    let images: Vec<Option<&[f32]>> =
+    let found: Vec<Option<&[f32]>> =
         pictures.iter().map(|judged| judged.picture.as_ref().and_then(|_| features.next())).collect();
     let texts: Vec<&[f32]> = texts.chunks_exact(clip.dim()).collect();
-    Ok(Quality { pictures: images.len(), retrieval: retrieval(&texts, &images, CANDIDATES), single: attributes(pictures) })
+    Ok(Quality {
+        pictures: images.len(),
+        retrieval: retrieval(&texts, &found, CANDIDATES),
+        asked: pictures.len() / CANDIDATES * CANDIDATES,
+        single: clip.device().install(|| attributes(pictures)),
+    })
 }
 
 /// How often the image of a text's own place is nearer to it than all others of its group of `candidates`. Places behind the last
@@ -102,7 +117,30 @@ fn attributes(pictures: &[Judged]) -> Attributes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Split;
     use super::*;
+
+    #[test]
+    fn attributes_are_of_single_objects_and_a_missing_picture_is_wrong() {
+        let judged = |scene: &Scene, picture| Judged { scene: scene.clone(), caption: String::new(), picture };
+        let scenes: Vec<Scene> = (0..60).map(|index| Scene::draw(Split::Test, 23, index)).collect();
+        let singles: Vec<&Scene> = scenes.iter().filter(|scene| scene.objects.len() == 1).collect();
+        let [first, others @ ..] = &singles[..] else { panic!("no scene of one object") };
+        let differs = |other: &&&Scene| {
+            other.objects[0].kind != first.objects[0].kind && other.objects[0].colour != first.objects[0].colour
+        };
+        let other = others.iter().find(differs).unwrap();
+        let several = scenes.iter().find(|scene| scene.objects.len() > 1).unwrap();
+        let pictures = [
+            judged(first, Some(first.picture())),
+            judged(first, Some(other.picture())),
+            judged(first, None),
+            judged(several, Some(other.picture())),
+            judged(other, Some(other.picture())),
+        ];
+        assert_eq!(attributes(&pictures), Attributes { pictures: 4, kind: 0.5, colour: 0.5, both: 0.5 });
+        assert_eq!(attributes(&pictures[3..4]), Attributes::default());
+    }
 
     #[test]
     fn retrieval_counts_texts_whose_own_image_is_strictly_the_nearest() {

@@ -7,6 +7,7 @@
 // Mapping a file is `unsafe` by nature; every use has its SAFETY line, and the crate denies it elsewhere.
 #![allow(unsafe_code)]
 
+mod builtin;
 mod checkpoint;
 mod clip_vocab;
 mod digest;
@@ -21,6 +22,7 @@ mod names;
 mod nearest;
 mod random;
 
+pub use builtin::BUILTIN;
 pub use checkpoint::Checkpoint;
 pub use digest::file_sha256;
 pub(crate) use file::WeightFile;

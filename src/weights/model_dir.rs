@@ -1,5 +1,6 @@
-//! A model as the user names it: a diffusers folder, or a model in the Hugging Face cache.
+//! A model as the user names it: a diffusers folder, a model in the Hugging Face cache, or the built-in one.
 
+use super::builtin::{self, BUILTIN};
 use super::hub::{ModelId, cache_root};
 use super::{Checkpoint, Component, layout, read_json};
 use crate::{Error, Result};
@@ -14,7 +15,7 @@ pub struct ModelDir {
 }
 
 impl ModelDir {
-    /// Finds a model: a folder, or `org/name[@revision]` in the Hugging Face cache. Never calls the network.
+    /// Finds a model: [`BUILTIN`], a folder, or `org/name[@revision]` in the Hugging Face cache. Never calls the network.
     ///
     /// # Errors
     /// [`Error::Usage`] for a model that is not there (with the command that downloads it) or that is a single file;
@@ -95,7 +96,10 @@ pub fn find_model(model: &str) -> Result<PathBuf> {
 }
 
 fn find_in(model: &str, cache: &Path) -> Result<PathBuf> {
-    const ADVICE: &str = "give the model's folder, org/name of a model in the Hugging Face cache";
+    const ADVICE: &str = "give the model's folder, org/name of a model in the Hugging Face cache, or `builtin`";
+    if model == BUILTIN {
+        return builtin::unpacked();
+    }
     let path = Path::new(model);
     if path.is_dir() {
         return Ok(path.to_path_buf());

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use syntic::Result;
 use syntic::device::{Device, Observer, Precision};
 use syntic::tensor::Shape;
-use syntic::weights::{Checkpoint, Component, Loader, read_json};
+use syntic::weights::{BUILTIN, Checkpoint, Component, Loader, find_model, read_json};
 
 /// Largest relative L2 error of a block. Both sides are f32 and add their sums in different orders, which makes about 1e-6;
 /// a variance of one with 1e-5 added instead of 1e-6 makes 4.5e-6.
@@ -23,18 +23,21 @@ const INSIDE_FUSED: [&str; 5] = [".self_attn", ".mlp", ".attn1", ".attn2", ".ff"
 pub struct Case {
     pub device: Device,
     pub folder: PathBuf,
+    /// Where the model is: in the same folder, except the built-in one.
+    pub model: PathBuf,
 }
 
 impl Case {
     pub fn open(name: &str) -> Case {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let model = if name == BUILTIN { find_model(BUILTIN).unwrap() } else { folder.clone() };
         // One thread: these networks are too small to share, and other tests show that threads change no bit.
-        Case { device: Device::cpu(1).unwrap(), folder }
+        Case { device: Device::cpu(1).unwrap(), folder, model }
     }
 
     /// Builds one network, in f32.
     pub fn load<M>(&self, component: Component, new: impl Fn(&Path, &Value, &Device, Precision, &Loader<'_>) -> Result<M>) -> M {
-        let folder = self.folder.join(component.folder());
+        let folder = self.model.join(component.folder());
         let path = folder.join("config.json");
         let json = read_json(&path).unwrap();
         // The autoencoder's halves are two networks in one file.

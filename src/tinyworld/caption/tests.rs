@@ -126,66 +126,79 @@ fn places_are_those_of_the_picture() {
     assert!(told > 300, "{told}");
 }
 
-/// The scene's picture with the two objects in the other order: it differs where one hides the other. Painted apart and seen sharply,
-/// or two of one colour would hide nothing.
-fn pixels_hidden(scene: &Scene) -> usize {
-    let mut swapped = scene.clone();
-    (swapped.camera.shadow, swapped.camera.blur) = (0.0, 0.0);
-    for (object, colour) in swapped.objects.iter_mut().zip([Colour::Red, Colour::Blue]) {
+/// The picture of two of the scene's objects, and with them in the other order: it differs where one hides the other. Painted apart and
+/// seen sharply, or two of one colour would hide nothing.
+fn pixels_hidden(scene: &Scene, pair: [&Object; 2]) -> usize {
+    let mut scene = Scene { objects: pair.map(Object::clone).to_vec(), ..scene.clone() };
+    (scene.camera.shadow, scene.camera.blur) = (0.0, 0.0);
+    for (object, colour) in scene.objects.iter_mut().zip([Colour::Red, Colour::Blue]) {
         (object.colour, object.texture) = (colour, Texture::Plain);
     }
-    let one = swapped.picture();
-    swapped.objects.reverse();
-    one.pixels().zip(swapped.picture().pixels()).filter(|(a, b)| (0..3).any(|c| a[c].abs_diff(b[c]) > 40)).count()
+    let one = scene.picture();
+    scene.objects.reverse();
+    one.pixels().zip(scene.picture().pixels()).filter(|(a, b)| (0..3).any(|c| a[c].abs_diff(b[c]) > 40)).count()
 }
 
+/// In every scene whose kinds tell its groups apart; where a group has several objects, what is said holds for all of them.
 #[test]
 fn relations_follow_the_places() {
-    let (mut directions, mut depths, mut near) = (0, 0, 0);
-    for index in 0..6000 {
+    let (mut directions, mut depths, mut near, mut of_several, mut in_crowds) = (0, 0, 0, 0, 0);
+    for index in 0..8000 {
         let scene = Scene::draw(Split::Test, 3, index);
-        let [a, b] = &scene.objects[..] else { continue };
-        if a.kind == b.kind {
+        let mut groups: HashMap<Kind, Vec<&Object>> = HashMap::new();
+        scene.objects.iter().for_each(|object| groups.entry(object.kind).or_default().push(object));
+        if groups.len() < 2 || groups.values().any(|group| !group.iter().all(|object| object.looks_like(group[0]))) {
             continue;
         }
         for caption in scene.captions() {
             let text = about_objects(&caption);
-            let place = |o: &Object| {
-                let names = NAMES.iter().filter(|(_, what)| *what == Ok(o.kind));
+            let place = |kind: Kind| {
+                let names = NAMES.iter().filter(|(_, what)| *what == Ok(kind));
                 names.filter_map(|(name, _)| text.find(&format!(" {name}"))).min()
             };
-            let (Some(pa), Some(pb)) = (place(a), place(b)) else { continue };
-            let (first, second) = if pa < pb { (a, b) } else { (b, a) };
-            let between = &text[pa.min(pb)..pa.max(pb)];
+            let mut named: Vec<(usize, &[&Object])> =
+                groups.iter().filter_map(|(&kind, group)| Some((place(kind)?, &group[..]))).collect();
+            named.sort_by_key(|(place, _)| *place);
+            let [(from, first), (to, second), ..] = named[..] else { continue };
+            let between = &text[from..to];
             let says = |any: &[&str]| any.iter().any(|word| between.contains(word));
+            let all = |holds: &dyn Fn(&Object, &Object) -> bool| first.iter().all(|a| second.iter().all(|b| holds(a, b)));
+            let hides = |front: &[&Object], back: &[&Object]| {
+                let ([front], [back]) = (front, back) else { return false };
+                let place = |object: &Object| scene.objects.iter().position(|other| std::ptr::eq(other, object));
+                place(front) > place(back) && pixels_hidden(&scene, [back, front]) > 3
+            };
+            let touch = |a: &Object, b: &Object| (a.x - b.x).hypot(a.y - b.y) - a.radius - b.radius < 0.1;
+            let direction = says(&["left", "right", " above ", " over ", "higher than", " below ", " under ", "neath "]);
             let holds = if says(&["left of", "left side"]) {
-                directions += 1;
-                first.x < second.x
+                all(&|a, b| a.x < b.x)
             } else if says(&["right of", "right side"]) {
-                directions += 1;
-                first.x > second.x
+                all(&|a, b| a.x > b.x)
             } else if says(&[" above ", " over ", "higher than"]) {
-                directions += 1;
-                first.y < second.y
+                all(&|a, b| a.y < b.y)
             } else if says(&[" below ", " under ", "neath "]) {
-                directions += 1;
-                first.y > second.y
+                all(&|a, b| a.y > b.y)
             } else if says(&[" in front of", "overlapping"]) {
                 depths += 1;
-                std::ptr::eq(first, b) && pixels_hidden(&scene) > 3
+                hides(first, second)
             } else if says(&[" behind ", "hidden by"]) {
                 depths += 1;
-                std::ptr::eq(first, a) && pixels_hidden(&scene) > 3
+                hides(second, first)
             } else if says(&["next to", "beside", " near ", "close to"]) {
                 near += 1;
-                (a.x - b.x).hypot(a.y - b.y) - a.radius - b.radius < 0.1
+                let reaches = |some: &[&Object], others: &[&Object]| some.iter().all(|a| others.iter().any(|b| touch(a, b)));
+                reaches(first, second) && reaches(second, first)
             } else {
-                true
+                continue;
             };
             assert!(holds, "`{caption}` of {scene:?}");
+            directions += usize::from(direction);
+            of_several += usize::from(first.len() + second.len() > 2);
+            in_crowds += usize::from(scene.objects.len() > 2);
         }
     }
-    assert!(directions > 1000 && depths > 20 && near > 100, "{directions} {depths} {near}");
+    let counts = [directions, depths, near, of_several, in_crowds];
+    assert!(counts.iter().zip([3000, 100, 300, 300, 1000]).all(|(count, least)| *count > least), "{counts:?}");
 }
 
 #[test]
