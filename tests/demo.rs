@@ -4,9 +4,12 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::AtomicBool;
+use syntic::Error;
+use syntic::clip::Clip;
 use syntic::device::Device;
 use syntic::shards::verify;
-use syntic::tinyworld::{REVISION, Split};
+use syntic::tinyworld::{Judged, REVISION, Scene, Split, measure};
 use syntic::weights::{BUILTIN, ModelDir};
 
 fn syntic() -> Command {
@@ -100,10 +103,13 @@ fn a_model_or_a_judge_that_is_not_there_is_named_before_any_work() {
 }
 
 #[test]
-fn the_built_in_model_is_a_folder_like_any_other() {
-    let model = ModelDir::open(BUILTIN).unwrap();
-    assert_eq!(model.pipeline_class(), Some("StableDiffusionPipeline"));
-    assert!(syntic::clip::Clip::open(BUILTIN, &Device::cpu(1).unwrap()).is_ok());
+fn judging_can_be_interrupted() {
+    let scene = Scene::draw(Split::Test, 1, 1);
+    let judged = Judged { caption: scene.captions()[0].clone(), picture: Some(scene.picture()), scene };
+    let clip = Clip::open(BUILTIN, &Device::cpu(1).unwrap()).unwrap();
+    let judge = |stop| measure(std::slice::from_ref(&judged), &clip, &AtomicBool::new(stop));
+    assert_eq!(judge(false).unwrap().pictures, 1);
+    assert!(matches!(judge(true), Err(Error::Interrupted)));
 }
 
 /// The world's captions fit the built-in tokenizer: every word is one token, and none is cut.
@@ -112,7 +118,7 @@ fn the_tokenizer_knows_every_word() {
     let model = ModelDir::open(BUILTIN).unwrap();
     let tokenizer = syntic::tokenizer::ClipTokenizer::open(&model.component("tokenizer").unwrap()).unwrap();
     for index in 0..500 {
-        for caption in syntic::tinyworld::Scene::draw(Split::Test, 11, index).captions() {
+        for caption in Scene::draw(Split::Test, 11, index).captions() {
             let words = caption.split(' ').count() + caption.matches([',', '.']).count();
             let encoding = tokenizer.encode(&caption).unwrap();
             assert_eq!(encoding.tokens, words + 2, "`{caption}`");
@@ -121,9 +127,9 @@ fn the_tokenizer_knows_every_word() {
     }
 }
 
-/// The record beside the built-in weights is of the whole training that the script does, on this world.
+/// The record beside the built-in weights is of the whole training that the script does, not of a trial, and of this world.
 #[test]
-fn the_built_in_model_was_trained_as_the_script_trains() {
+fn the_built_in_model_had_the_pictures_and_steps_of_the_script() {
     let folder = syntic::weights::find_model(BUILTIN).unwrap();
     let record = syntic::weights::read_json(&folder.join("training.json")).unwrap();
     assert_eq!(record["world"], REVISION);

@@ -11,8 +11,8 @@ pub struct Args {
     /// What to measure: one evaluation of the denoising network, the decoding of an image, the encoding of prompts, or all of it.
     #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]))]
     part: Part,
-    /// Model folder in the diffusers layout, or an id in the Hugging Face cache; `syntic random-model` writes one.
-    #[arg(long, value_name = "DIR|ID")]
+    /// Model folder in the diffusers layout, an id in the Hugging Face cache, or `builtin`; `syntic random-model` writes one.
+    #[arg(long, value_name = "DIR|ID|builtin")]
     model: String,
     /// Height and width in pixels.
     #[arg(long, default_value_t = 512)]

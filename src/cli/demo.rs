@@ -48,7 +48,8 @@ pub fn run(args: Args) -> Result<()> {
     let clip = Clip::open(&args.clip, &device)?; // before the work that it is to judge
     let stop = interrupt()?;
     let made = demo.make(&device, precision, &Progress::new(json), stop)?;
-    if made.failed < made.samples {
+    let some = made.failed < made.samples;
+    if some {
         demo.show()?;
     }
     if !json {
@@ -68,7 +69,9 @@ pub fn run(args: Args) -> Result<()> {
     print(format_args!("  seen       by a matched filter, in pictures of one object: {}", seen(&report.generated)));
     print(format_args!("             real pictures, likewise: {}", seen(&report.real)));
     let at = |name| demo.folder.join(name).display().to_string();
-    print(format_args!("  look at    {}  {}", at("sheet.png"), at("page.html")));
+    if some {
+        print(format_args!("  look at    {}  {}", at("sheet.png"), at("page.html")));
+    }
     print(format_args!("  pairs in   {} (WebDataset); figures in {}", at("pairs"), at("report.json")));
     made.verdict(false)
 }
@@ -82,6 +85,6 @@ fn found(quality: &Quality) -> String {
 
 fn seen(quality: &Quality) -> String {
     let single = &quality.single;
-    let [kind, colour, both] = [single.kind, single.colour, single.both].map(|share| 100.0 * share);
-    format!("kind {kind:.1}%, colour {colour:.1}%, both {both:.1}% of {}", single.pictures)
+    let [kind, colour, both, alone] = [single.kind, single.colour, single.both, single.alone].map(|share| 100.0 * share);
+    format!("kind {kind:.1}%, colour {colour:.1}%, both {both:.1}%, nothing else {alone:.1}% of {}", single.pictures)
 }

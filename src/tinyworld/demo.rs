@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What to make, and with what.
 #[derive(Clone, Debug, Serialize)]
@@ -84,17 +84,23 @@ impl Demo {
     /// # Errors
     /// [`Error::Interrupted`] once `stop` is raised; those of [`Clip`], of reading the shards, and of writing.
     pub fn judge(&self, clip: &Clip, name: &str, stop: &AtomicBool) -> Result<Report> {
-        let judge = |split, index, picture: fn(&Scene) -> Option<RgbImage>| {
-            let (scene, caption) = self.scene(split, index);
-            let picture = picture(&scene);
-            Judged { scene, caption, picture }
+        let judge = |split, picture: fn(&Scene) -> Option<RgbImage>| {
+            let judge = |index| {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                let (scene, caption) = self.scene(split, index);
+                let picture = picture(&scene);
+                Ok(Judged { scene, caption, picture })
+            };
+            (0..self.count).map(judge).collect::<Result<Vec<Judged>>>()
         };
-        let mut generated: Vec<Judged> = (0..self.count).map(|index| judge(Split::Text, index, |_| None)).collect();
+        let mut generated = judge(Split::Text, |_| None)?;
         for shard in 0..self.count.div_ceil(SHARD_SIZE as u64) {
             let tar = self.pairs().join(format!("{}.tar", shard_name(shard as u32)));
             read_pictures(&tar, &mut generated)?;
         }
-        let real: Vec<Judged> = (0..self.count).map(|index| judge(Split::Test, index, |scene| Some(scene.picture()))).collect();
+        let real = judge(Split::Test, |scene| Some(scene.picture()))?;
         let report = Report {
             demo: self.clone(),
             clip: name.to_string(),

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use sha2::{Digest, Sha256};
 
-    /// A change here deals scenes to other splits, or tells them otherwise: what models have seen is then no longer unseen, or unknown to them.
+    /// After a change, models may have seen scenes of `test`, and captions may use words they do not know.
     #[test]
     fn scenes_and_captions_are_those_of_the_revision() {
         let mut hasher = Sha256::new();
@@ -55,5 +55,41 @@ mod tests {
         }
         let digest = crate::files::hex(&hasher.finalize());
         assert_eq!((REVISION, &digest[..16]), (1, "8a4d510ef2252ea4"));
+    }
+
+    /// Means of red, green and blue of the quarters of pictures; not bytes, for the platform may round them differently.
+    #[test]
+    fn pictures_are_those_of_the_revision() {
+        let half = SIDE as u32 / 2;
+        let quarters = [(0, 0), (half, 0), (0, half), (half, half)];
+        let mut means = Vec::new();
+        for index in 0..3 {
+            let picture = Scene::draw(Split::Test, 17, index).picture();
+            for (left, top) in quarters {
+                let pixels = (top..top + half).flat_map(|y| (left..left + half).map(move |x| (x, y)));
+                let sums = pixels.fold([0; 3], |sums: [u32; 3], (x, y)| {
+                    std::array::from_fn(|channel| sums[channel] + u32::from(picture.get_pixel(x, y)[channel]))
+                });
+                means.push(sums.map(|sum| f64::from(sum) / f64::from(half * half)));
+            }
+        }
+        let known: [[f64; 3]; 12] = [
+            [24.42, 95.24, 121.48],
+            [46.19, 109.79, 115.99],
+            [51.27, 94.22, 83.71],
+            [20.90, 81.79, 107.24],
+            [221.35, 190.36, 157.02],
+            [243.07, 201.17, 149.94],
+            [195.28, 156.32, 112.75],
+            [215.87, 172.12, 123.38],
+            [111.38, 142.92, 51.03],
+            [133.07, 152.58, 92.00],
+            [109.08, 112.77, 59.51],
+            [87.15, 116.52, 38.09],
+        ];
+        assert_eq!(REVISION, 1);
+        for (found, known) in means.iter().flatten().zip(known.iter().flatten()) {
+            assert!((found - known).abs() < 0.1, "{means:.2?}");
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct Quality {
     pub single: Attributes,
 }
 
-/// How often the largest object of a picture is what the scene says.
+/// How often the largest object seen in a picture is what the scene says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Attributes {
     /// Pictures of scenes with one object.
@@ -35,6 +35,8 @@ pub struct Attributes {
     pub colour: f64,
     /// Share in which both are right.
     pub both: f64,
+    /// Share in which nothing else is seen.
+    pub alone: f64,
 }
 
 /// A scene, the caption to judge by, and the picture to judge, of [`SIDE`] x [`SIDE`] pixels.
@@ -61,12 +63,14 @@ pub fn measure(pictures: &[Judged], clip: &Clip, stop: &AtomicBool) -> Result<Qu
     }
     let captions: Vec<&str> = pictures.iter().map(|judged| judged.caption.as_str()).collect();
     let texts = clip.encode_texts(&captions)?;
-    let mut features = Vec::with_capacity(images.len() * clip.dim());
-    for images in images.chunks(CANDIDATES) {
+    let (mut features, mut seen) = (Vec::with_capacity(images.len() * clip.dim()), Vec::new());
+    for part in pictures.chunks(CANDIDATES) {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        features.extend(clip.encode_images(images)?);
+        let images: Vec<&RgbImage> = part.iter().filter_map(|judged| judged.picture.as_ref()).collect();
+        features.extend(clip.encode_images(&images)?);
+        seen.extend(clip.device().install(|| singles(part)));
     }
     let mut features = features.chunks_exact(clip.dim());
     let found: Vec<Option<&[f32]>> =
@@ -76,7 +80,7 @@ pub fn measure(pictures: &[Judged], clip: &Clip, stop: &AtomicBool) -> Result<Qu
         pictures: images.len(),
         retrieval: retrieval(&texts, &found, CANDIDATES),
         asked: pictures.len() / CANDIDATES * CANDIDATES,
-        single: clip.device().install(|| attributes(pictures)),
+        single: Attributes::of(&seen),
     })
 }
 
@@ -95,23 +99,40 @@ fn retrieval(texts: &[&[f32]], images: &[Option<&[f32]>], candidates: usize) -> 
     (asked > 0).then(|| right as f64 / asked as f64)
 }
 
-fn attributes(pictures: &[Judged]) -> Attributes {
-    let verdicts: Vec<(bool, bool)> = (pictures.par_iter())
-        .filter_map(|judged| {
-            let [object] = &judged.scene.objects[..] else { return None };
-            let seen = judged.picture.as_ref().map_or_else(Vec::new, |picture| recognise(picture));
-            let right = seen.first().map(|found| (found.kind == object.kind, found.colour == object.colour));
-            Some(right.unwrap_or((false, false)))
+/// What is right about the picture of a single object.
+struct Verdict {
+    kind: bool,
+    colour: bool,
+    alone: bool,
+}
+
+/// Verdicts on the pictures of scenes with one object.
+fn singles(pictures: &[Judged]) -> Vec<Verdict> {
+    let verdict = |judged: &Judged| {
+        let [object] = &judged.scene.objects[..] else { return None };
+        let seen = judged.picture.as_ref().map_or_else(Vec::new, |picture| recognise(picture));
+        let largest = seen.first();
+        Some(Verdict {
+            kind: largest.is_some_and(|found| found.kind == object.kind),
+            colour: largest.is_some_and(|found| found.colour == object.colour),
+            alone: seen.len() == 1,
         })
-        .collect();
-    let share = |right: fn(&(bool, bool)) -> bool| {
-        verdicts.iter().filter(|verdict| right(verdict)).count() as f64 / verdicts.len().max(1) as f64
     };
-    Attributes {
-        pictures: verdicts.len(),
-        kind: share(|(kind, _)| *kind),
-        colour: share(|(_, colour)| *colour),
-        both: share(|(kind, colour)| *kind && *colour),
+    pictures.par_iter().filter_map(verdict).collect()
+}
+
+impl Attributes {
+    fn of(verdicts: &[Verdict]) -> Attributes {
+        let share = |right: fn(&Verdict) -> bool| {
+            verdicts.iter().filter(|verdict| right(verdict)).count() as f64 / verdicts.len().max(1) as f64
+        };
+        Attributes {
+            pictures: verdicts.len(),
+            kind: share(|verdict| verdict.kind),
+            colour: share(|verdict| verdict.colour),
+            both: share(|verdict| verdict.kind && verdict.colour),
+            alone: share(|verdict| verdict.alone),
+        }
     }
 }
 
@@ -124,8 +145,8 @@ mod tests {
     fn attributes_are_of_single_objects_and_a_missing_picture_is_wrong() {
         let judged = |scene: &Scene, picture| Judged { scene: scene.clone(), caption: String::new(), picture };
         let scenes: Vec<Scene> = (0..60).map(|index| Scene::draw(Split::Test, 23, index)).collect();
-        let singles: Vec<&Scene> = scenes.iter().filter(|scene| scene.objects.len() == 1).collect();
-        let [first, others @ ..] = &singles[..] else { panic!("no scene of one object") };
+        let single: Vec<&Scene> = scenes.iter().filter(|scene| scene.objects.len() == 1).collect();
+        let [first, others @ ..] = &single[..] else { panic!("no scene of one object") };
         let differs = |other: &&&Scene| {
             other.objects[0].kind != first.objects[0].kind && other.objects[0].colour != first.objects[0].colour
         };
@@ -138,8 +159,9 @@ mod tests {
             judged(several, Some(other.picture())),
             judged(other, Some(other.picture())),
         ];
-        assert_eq!(attributes(&pictures), Attributes { pictures: 4, kind: 0.5, colour: 0.5, both: 0.5 });
-        assert_eq!(attributes(&pictures[3..4]), Attributes::default());
+        let found = Attributes { pictures: 4, kind: 0.5, colour: 0.5, both: 0.5, alone: 0.75 };
+        assert_eq!(Attributes::of(&singles(&pictures)), found);
+        assert_eq!(Attributes::of(&singles(&pictures[3..4])), Attributes::default());
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn unpack(cache: &Path) -> Result<PathBuf> {
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         match lock.lock() {
             Err(e) if e.kind() != ErrorKind::Unsupported => return Err(Error::io("lock", &lock_path)(e)),
-            _ => {} // some network file systems have no locks; files are replaced whole
+            _ => {} // some network file systems have no locks: two first starts at once may leave a torn file, which the next mends
         }
         for (path, content) in damaged(&folder) {
             if let Some(parent) = path.parent() {

@@ -2,7 +2,8 @@
 
 import diffusers
 
-# name -> (class, overrides). DPM-Solver++ 2M and UniPC of order 2 are what these classes default to.
+# name -> (class, overrides). DPM-Solver++ 2M and UniPC of order 2 are what these classes default to. PNDM and DDIM get the values of
+# Stable Diffusion's own files also where a model's file, being another scheduler's, has none.
 SCHEDULERS = {
     "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (diffusers.DDIMScheduler, {"clip_sample": False}),
@@ -19,7 +20,7 @@ STOCHASTIC = ("euler-a", "lcm")
 
 
 def make_scheduler(name, base):
-    """The scheduler `name`, configured as diffusers does when a user swaps it into a pipeline whose scheduler is `base`.
+    """The scheduler `name`, configured as diffusers does when a user swaps it, and the overrides, into a pipeline that has `base`.
 
     `from_config` drops the values that `base` itself only had by default, so each class keeps its own default spacing.
     """

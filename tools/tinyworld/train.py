@@ -9,6 +9,7 @@ Run again after an interruption, it goes on where it was. `--scale 0.01` tries e
 import argparse
 import json
 import platform
+import time
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import data
 import evaluate
 import export
 import loop
+import muon
 import tokenizer as bpe
 import unet
 import vae
@@ -46,6 +48,7 @@ def arguments():
 
 
 def main():
+    started = time.monotonic()
     args = arguments()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -58,13 +61,15 @@ def main():
     export.check_parameters(clip.build(len(tokens)), vae.build(), unet.build())
     # What stages are made from, beside their code: with other data a checkpoint is not continued.
     seen = loop.digest(json.dumps(train_split.captions), train_split.images, train_split.kinds)
-    models, seconds = {}, {}
+    models, seconds = {}, {"rest": -started}
 
     def stage(name, module, model, recipe, origin, loss, figures, kin=None):
         parameters = sum(p.numel() for p in model.parameters())
         say(f"{name}: {parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
-        origin = loop.digest(origin, Path(module.__file__).read_text())
-        models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), origin, loss, figures, run, kin)
+        sources = [Path(m.__file__).read_text() for m in (module, data, bpe, loop, muon)]
+        begun = time.monotonic()
+        models[name], seconds[name] = loop.train(name, model, recipe, len(train_split), loop.digest(origin, *sources), loss, figures, run, kin)
+        seconds["rest"] -= time.monotonic() - begun
 
     def wanted(name):
         return args.only in (None, name, "unet")
@@ -95,6 +100,7 @@ def main():
 
     export.write(args.out, models["clip"], models["vae"], models["unet"], args.work / "tokenizer")
     figures = evaluate.evaluate(args.out, val, run.device, samples=max(100, round(args.scale * 300)))
+    seconds["rest"] += time.monotonic()  # of this call: data, tokenizer, latents, export and figures
     record = {
         "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, diffusers, transformers)}},
         "world": data.WORLD, "seed": args.seed, "pictures": len(train_split), "steps": steps, "device": args.device, "threads": args.threads,

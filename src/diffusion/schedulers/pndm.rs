@@ -22,8 +22,8 @@ pub(super) fn plan(config: &SchedulerConfig, steps: usize) -> Result<Plan> {
     let transfer = Transfer::new(&keys, steps)?;
     let spaced = spaced_timesteps(keys.spacing()?, transfer.schedule.len(), steps, keys.steps_offset()?);
     let mut plan = Plan::unscaled(Vec::new(), Vec::new());
-    // PNDM's own files leave out the default of its class. Files of other samplers do not have the key, and one who asks for PNDM
-    // instead wants it as Stable Diffusion has it.
+    // In a file of PNDM a missing key means the default of its class, false. Files of other samplers never have the key: there PNDM
+    // starts as in Stable Diffusion.
     if keys.bool("skip_prk_steps", config.class() != "PNDMScheduler")? {
         multistep_start(&mut plan, &transfer, &spaced)?;
     } else {

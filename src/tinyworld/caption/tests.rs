@@ -139,7 +139,7 @@ fn pixels_hidden(scene: &Scene, pair: [&Object; 2]) -> usize {
     one.pixels().zip(scene.picture().pixels()).filter(|(a, b)| (0..3).any(|c| a[c].abs_diff(b[c]) > 40)).count()
 }
 
-/// In every scene whose kinds tell its groups apart; where a group has several objects, what is said holds for all of them.
+/// Checks scenes whose groups differ in kind; what is said of a group must hold for each of its objects.
 #[test]
 fn relations_follow_the_places() {
     let (mut directions, mut depths, mut near, mut of_several, mut in_crowds) = (0, 0, 0, 0, 0);
