@@ -40,6 +40,15 @@ pub(crate) fn read_text(file: File, path: &Path, limit: u64) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| Error::format(path, format!("byte {}", e.utf8_error().valid_up_to()), "is not UTF-8"))
 }
 
+/// Waits for the lock of `file`, which is at `path`; held as long as it is open. Some network file systems have no locks: there
+/// nothing keeps processes apart.
+pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.lock() {
+        Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(Error::io("lock", path)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     // Folders cannot be opened on Windows, where renames are journalled anyway.

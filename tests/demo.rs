@@ -45,6 +45,12 @@ fn pictures_are_what_the_captions_say() {
     }
 }
 
+/// A tiny model with random weights, written to `folder`.
+fn random_model(folder: &Path) {
+    let made = syntic().args(["random-model", "--arch", "tiny", "--seed", "7", "--out"]).arg(folder).status();
+    assert!(made.expect("syntic starts").success());
+}
+
 fn demo(out: &Path, model: &Path, clip: &Path, count: &str) -> Output {
     let mut command = syntic();
     command.args(["demo", "--steps", "2", "--threads", "1", "--count", count, "--out"]).arg(out);
@@ -55,13 +61,12 @@ fn demo(out: &Path, model: &Path, clip: &Path, count: &str) -> Output {
 fn a_demo_makes_shows_and_judges_once() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("model"), folder.path().join("demo"));
-    let made = syntic().args(["random-model", "--arch", "tiny", "--seed", "7", "--out"]).arg(&model).status();
-    assert!(made.expect("syntic starts").success());
+    random_model(&model);
     let run = demo(&out, &model, &judge(), "5");
     let stdout = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     assert!(stdout.contains("not measured (fewer than 100)"), "{stdout}");
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
     assert_eq!((&report["generated"]["pictures"], &report["real"]["pictures"]), (&5.into(), &5.into()));
     assert_eq!(report["real"]["single"]["both"], 1.0, "the renderer's own pictures are seen as what they are");
     let pairs = verify(&out.join("pairs")).unwrap();
@@ -83,7 +88,7 @@ fn a_demo_makes_shows_and_judges_once() {
 fn a_demo_that_made_nothing_is_not_in_the_way_of_another() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("model"), folder.path().join("demo"));
-    assert!(syntic().args(["random-model", "--arch", "tiny", "--seed", "7", "--out"]).arg(&model).status().unwrap().success());
+    random_model(&model);
     let refused = demo(&out, Path::new("absent"), &judge(), "4");
     assert_eq!(refused.status.code(), Some(2));
     let made = demo(&out, &model, &judge(), "3");

@@ -119,10 +119,7 @@ fn canonical(value: &Value) -> Value {
 fn record(path: &Path, config: &Value) -> Result<()> {
     let lock_path = path.with_extension("lock");
     let lock = disk::open_read_write(&lock_path)?;
-    match lock.lock() {
-        Err(e) if e.kind() != std::io::ErrorKind::Unsupported => return Err(Error::io("lock", &lock_path)(e)),
-        _ => {}
-    }
+    files::lock(&lock, &lock_path)?;
     disk::refuse_symlink(path)?;
     match read_config(path)? {
         Some(known) => same(path, &known, config),

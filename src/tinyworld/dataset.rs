@@ -1,6 +1,6 @@
 //! A split as files: WebDataset shards of pictures with their captions, and captions as COCO writes them.
 
-use super::{CAPTIONS, REVISION, SIDE, Scene, Split};
+use super::{CAPTIONS, REVISION, SIDE, Scene, Split, go_on};
 use crate::shards::{
     Column, ColumnKind, ImageFormat, Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image,
     sample_key,
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Scenes drawn at once, and at most lost by an interruption.
 const BATCH: u64 = 256;
@@ -108,9 +108,7 @@ impl Dataset {
         let end = self.count.min(first + self.shard_size as u64);
         let mut next = first + writer.completed() as u64;
         while next < end {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
+            go_on(stop)?;
             let batch = next..end.min(next + BATCH);
             let samples: Vec<Sample> =
                 batch.clone().into_par_iter().map(|index| self.sample(index, (index - first) as usize)).collect::<Result<_>>()?;
@@ -163,16 +161,12 @@ impl Dataset {
             let mut write = |text: String| file.write_all(text.as_bytes()).map_err(Error::io("write", path));
             write(format!("{{\"info\": {info}, \"licenses\": [], \"images\": [\n"))?;
             for index in 0..self.count {
-                if index % BATCH == 0 && stop.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
+                go_on(stop)?;
                 write(format!("{}{}", separator(index), image(index)))?;
             }
             write("\n], \"annotations\": [\n".into())?;
             for first in (0..self.count).step_by(BATCH as usize) {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
+                go_on(stop)?;
                 let batch = first..self.count.min(first + BATCH);
                 let lines: Vec<String> = batch.clone().into_par_iter().map(annotations).collect();
                 batch.clone().zip(lines).try_for_each(|(index, lines)| write(format!("{}{lines}", separator(index))))?;

@@ -1,7 +1,7 @@
 //! The pipeline on the built-in world: captions of scenes that nobody has trained on become pictures, which are judged.
 
 use super::quality::{self, Judged, Quality};
-use super::{SIDE, Scene, Split};
+use super::{SIDE, Scene, Split, go_on};
 use crate::clip::Clip;
 use crate::corpus::CorpusOptions;
 use crate::device::{Device, Precision};
@@ -10,12 +10,11 @@ use crate::generate::{self, Events, Output, Run, Sampling, Selection, Summary};
 use crate::rng::RngKind;
 use crate::shards::{self, GalleryOptions, ImageFormat, SheetOptions, decode_image, read_shard, shard_name};
 use crate::{Error, Result, files};
-use image::RgbImage;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What to make, and with what.
 #[derive(Clone, Debug, Serialize)]
@@ -84,23 +83,20 @@ impl Demo {
     /// # Errors
     /// [`Error::Interrupted`] once `stop` is raised; those of [`Clip`], of reading the shards, and of writing.
     pub fn judge(&self, clip: &Clip, name: &str, stop: &AtomicBool) -> Result<Report> {
-        let judge = |split, picture: fn(&Scene) -> Option<RgbImage>| {
-            let judge = |index| {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
-                let (scene, caption) = self.scene(split, index);
-                let picture = picture(&scene);
-                Ok(Judged { scene, caption, picture })
-            };
-            (0..self.count).map(judge).collect::<Result<Vec<Judged>>>()
+        let without_pictures = |split| -> Vec<Judged> {
+            let scenes = (0..self.count).map(|index| self.scene(split, index));
+            scenes.map(|(scene, caption)| Judged { scene, caption, picture: None }).collect()
         };
-        let mut generated = judge(Split::Text, |_| None)?;
+        let mut generated = without_pictures(Split::Text);
         for shard in 0..self.count.div_ceil(SHARD_SIZE as u64) {
             let tar = self.pairs().join(format!("{}.tar", shard_name(shard as u32)));
             read_pictures(&tar, &mut generated)?;
         }
-        let real = judge(Split::Test, |scene| Some(scene.picture()))?;
+        let mut real = without_pictures(Split::Test);
+        for judged in &mut real {
+            go_on(stop)?;
+            judged.picture = Some(judged.scene.picture());
+        }
         let report = Report {
             demo: self.clone(),
             clip: name.to_string(),

@@ -14,6 +14,9 @@
 //! Everything is a pure function of (split, seed, index). Pixels, and whether a caption calls one object hidden by another, go
 //! through the sine and the exponential of the platform: another one may round a value differently.
 
+use crate::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+
 mod caption;
 mod dataset;
 mod demo;
@@ -35,6 +38,11 @@ pub use split::Split;
 
 /// Which world this is. Raised by any change of scenes, captions or pictures: data and models of another one are not comparable.
 pub const REVISION: u32 = 1;
+
+/// [`Error::Interrupted`] once `stop` is raised.
+fn go_on(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,12 @@
 //! How good pictures are, measured: does CLIP find the right one, and does the renderer's own eye see what the caption says?
 
-use super::{SIDE, Scene, recognise};
+use super::{SIDE, Scene, go_on, recognise};
 use crate::clip::Clip;
 use crate::{Error, Result};
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Pictures among which the right one is to be found.
 pub const CANDIDATES: usize = 100;
@@ -56,7 +56,7 @@ pub struct Judged {
 /// [`Error::Shape`] for a picture of another size; [`Error::Interrupted`] once `stop` is raised; the errors of [`Clip`].
 pub fn measure(pictures: &[Judged], clip: &Clip, stop: &AtomicBool) -> Result<Quality> {
     let side = SIDE as u32;
-    let images: Vec<&RgbImage> = pictures.iter().filter_map(|judged| judged.picture.as_ref()).collect();
+    let images = images_of(pictures);
     if let Some(odd) = images.iter().find(|image| image.dimensions() != (side, side)) {
         let message = format!("a picture of {:?} pixels; the world's have {SIDE} a side", odd.dimensions());
         return Err(Error::shape("tinyworld quality", message));
@@ -65,11 +65,8 @@ pub fn measure(pictures: &[Judged], clip: &Clip, stop: &AtomicBool) -> Result<Qu
     let texts = clip.encode_texts(&captions)?;
     let (mut features, mut seen) = (Vec::with_capacity(images.len() * clip.dim()), Vec::new());
     for part in pictures.chunks(CANDIDATES) {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted);
-        }
-        let images: Vec<&RgbImage> = part.iter().filter_map(|judged| judged.picture.as_ref()).collect();
-        features.extend(clip.encode_images(&images)?);
+        go_on(stop)?;
+        features.extend(clip.encode_images(&images_of(part))?);
         seen.extend(clip.device().install(|| singles(part)));
     }
     let mut features = features.chunks_exact(clip.dim());
@@ -82,6 +79,11 @@ pub fn measure(pictures: &[Judged], clip: &Clip, stop: &AtomicBool) -> Result<Qu
         asked: pictures.len() / CANDIDATES * CANDIDATES,
         single: Attributes::of(&seen),
     })
+}
+
+/// The pictures that there are.
+fn images_of(judged: &[Judged]) -> Vec<&RgbImage> {
+    judged.iter().filter_map(|judged| judged.picture.as_ref()).collect()
 }
 
 /// How often the image of a text's own place is nearer to it than all others of its group of `candidates`. Places behind the last

@@ -9,7 +9,6 @@ use crate::{Error, Result, files};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -62,10 +61,7 @@ fn unpack(cache: &Path) -> Result<PathBuf> {
         fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         let lock_path = folder.join(".lock");
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
-        match lock.lock() {
-            Err(e) if e.kind() != ErrorKind::Unsupported => return Err(Error::io("lock", &lock_path)(e)),
-            _ => {} // some network file systems have no locks: two first starts at once may leave a torn file, which the next mends
-        }
+        files::lock(&lock, &lock_path)?; // where there are no locks, two first starts at once may leave a torn file: the next mends it
         for (path, content) in damaged(&folder) {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(Error::io("create folder", parent))?;

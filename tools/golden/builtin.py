@@ -38,17 +38,18 @@ IMAGES = [(64, 64, 1), (64, 64, 2), (91, 70, 3)]
 
 def bf16_latents(pipe, base, results):
     """Final latents of the prompts of `run_pipeline`, as torch rounds the operands of products."""
-    for name in ("pndm", "dpm++", "unipc"):
-        pipe.scheduler = make_scheduler(name, base)
-        with torch.autocast("cpu", torch.bfloat16):
-            embeds = pipe.text_encoder(results["ids.prompts"])[0].float()
-            nothing = pipe.text_encoder(results["ids.empty"].expand(len(embeds), -1))[0].float()
-            height, width = (side * pipe.vae_scale_factor for side in results["init_latents"].shape[2:])
+    start = results["init_latents"]
+    height, width = (side * pipe.vae_scale_factor for side in start.shape[2:])
+    with torch.autocast("cpu", torch.bfloat16):
+        embeds = pipe.text_encoder(results["ids.prompts"])[0].float()
+        nothing = pipe.text_encoder(results["ids.empty"].expand(len(embeds), -1))[0].float()
+        for name in ("pndm", "dpm++", "unipc"):
+            pipe.scheduler = make_scheduler(name, base)
             latents = pipe(
-                prompt_embeds=embeds, negative_prompt_embeds=nothing, latents=results["init_latents"], height=height, width=width,
+                prompt_embeds=embeds, negative_prompt_embeds=nothing, latents=start, height=height, width=width,
                 num_inference_steps=20, guidance_scale=7.5, output_type="latent",
             ).images  # fmt: skip
-        yield f"latents.bf16.{name}.20", latents.float()
+            yield f"latents.bf16.{name}.20", latents.float()
 
 
 def main():

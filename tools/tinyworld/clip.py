@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from data import COLOURS, KINDS
+from data import COLOURS, KINDS, PLACE, at_places, kind_weights
 from loop import Recipe
 from tokenizer import MAX_TOKENS, encode
 
@@ -13,9 +13,8 @@ from tokenizer import MAX_TOKENS, encode
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-# Weights of the losses beside the contrastive one (see `Pupil`), and of patches that no object covers.
-PICTURE_WORDS, OWN_WORD, PATCH_KIND, NO_KIND = 0.1, 0.2, 2.0, 0.1
-PATCH = 8
+# Weights of the losses beside the contrastive one (see `Pupil`).
+PICTURE_WORDS, OWN_WORD, PATCH_KIND = 0.1, 0.2, 2.0
 
 
 def recipe(steps, seed):
@@ -64,7 +63,7 @@ def build(vocabulary):
         max_position_embeddings=MAX_TOKENS, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,
     )  # fmt: skip
     vision = dict(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4, projection_dim=128, image_size=64, patch_size=PATCH
+        hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4, projection_dim=128, image_size=64, patch_size=PLACE
     )
     # Plain attention: with these short sequences its backward is several times faster on a CPU than the fused one.
     return CLIPModel._from_config(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128), attn_implementation="eager")
@@ -89,13 +88,12 @@ def loss(split, ids, device):
     Symmetric cross entropy over a batch, and what the readers of a `Pupil` miss.
     """
 
-    rarity = torch.ones(len(KINDS) + 1, device=device)
-    rarity[-1] = NO_KIND
+    weights = kind_weights(device)
 
     def contrastive(pupil, indices, generator):
         kinds = split.kinds[indices].to(device)[:, None]
         moved = shift(torch.cat([split.pixels(indices, device), kinds], dim=1), generator)
-        pixels, kinds = moved[:, :3], moved[:, 3, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].flatten().long()
+        pixels, kinds = moved[:, :3], at_places(moved[:, 3]).flatten()
         which = torch.randint(0, ids.shape[1], (len(indices),), generator=generator)
         text = trim(ids[indices, which].long()).to(device)
         found = pupil.clip(input_ids=text, pixel_values=pixels)
@@ -107,7 +105,7 @@ def loss(split, ids, device):
         seen = pupil.picture_words(found.vision_model_output.pooler_output)
         missed = F.binary_cross_entropy_with_logits(seen.float(), words(ids[indices], seen.shape[1]).to(device), reduction="none").sum(1).mean()
         patches = pupil.clip.vision_model.post_layernorm(found.vision_model_output.last_hidden_state[:, 1:])
-        shapes = F.cross_entropy(pupil.patch_kinds(patches).flatten(0, 1).float(), kinds, weight=rarity)
+        shapes = F.cross_entropy(pupil.patch_kinds(patches).flatten(0, 1).float(), kinds, weight=weights)
         told = text != text[0, -1]  # not the padding, which repeats the end
         own = F.cross_entropy(pupil.own_words(found.text_model_output.last_hidden_state[told]).float(), text[told])
         value = contrast + PICTURE_WORDS * missed + PATCH_KIND * shapes + OWN_WORD * own

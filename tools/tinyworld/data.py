@@ -18,6 +18,8 @@ WORLD = 1
 KINDS = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon", "house", "tree", "fish", "boat")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 SIDE = 64
+# Side in pixels of the places whose kind is asked for while training, and the weight of those that no object covers: most.
+PLACE, NO_KIND = 8, 0.1
 
 
 @dataclass
@@ -97,6 +99,18 @@ def kinds_of(scene):
         left, right, top, bottom = (max(0, round(SIDE * edge)) for edge in (x - reach, x + reach, y - reach, y + reach))
         kinds[top:bottom, left:right] = KINDS.index(item["kind"])
     return kinds
+
+
+def at_places(kinds):
+    """Of kinds [..., 64, 64] those in the middle of the places, [..., 8, 8] int64."""
+    return kinds[..., PLACE // 2 :: PLACE, PLACE // 2 :: PLACE].long()
+
+
+def kind_weights(device):
+    """Of each kind, and of none, in a cross entropy."""
+    weights = torch.ones(len(KINDS) + 1, device=device)
+    weights[-1] = NO_KIND
+    return weights
 
 
 def step_generator(seed, step):

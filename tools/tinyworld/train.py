@@ -63,7 +63,9 @@ def main():
     seen = loop.digest(json.dumps(train_split.captions), train_split.images, train_split.kinds)
     models, seconds = {}, {"rest": -started}
 
-    def stage(name, module, model, recipe, origin, loss, figures, kin=None):
+    def stage(module, model, origin, loss, figures, kin=None):
+        name = module.__name__
+        recipe = module.recipe(steps[name], args.seed)
         parameters = sum(p.numel() for p in model.parameters())
         say(f"{name}: {parameters / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.batch}")
         sources = [Path(m.__file__).read_text() for m in (module, data, bpe, loop, muon)]
@@ -77,13 +79,12 @@ def main():
     if wanted("clip"):
         torch.manual_seed(args.seed)
         figures = clip.evaluate(val, tokens, run.device)
-        recipe = clip.recipe(steps["clip"], args.seed)
         pupil = clip.Pupil(clip.build(len(tokens)), clip.words(ids[:4096], len(tokens)).mean(0))
-        stage("clip", clip, pupil, recipe, seen, clip.loss(train_split, ids, run.device), lambda pupil: figures(pupil.clip), train_split.kin)
+        stage(clip, pupil, seen, clip.loss(train_split, ids, run.device), lambda pupil: figures(pupil.clip), train_split.kin)
         models["clip"] = models["clip"].clip
     if wanted("vae"):
         torch.manual_seed(args.seed)
-        stage("vae", vae, vae.build(), vae.recipe(steps["vae"], args.seed), seen, vae.loss(train_split, run.device), vae.evaluate(val, run))
+        stage(vae, vae.build(), seen, vae.loss(train_split, run.device), vae.evaluate(val, run))
     if args.only in ("clip", "vae"):
         return
     origin = loop.digest(seen, models["clip"].text_model, models["vae"])
@@ -93,7 +94,7 @@ def main():
     torch.manual_seed(args.seed)
     figures = partial(generated, models, tokens, val.first_captions(100))
     teach = unet.loss(latents, train_split.kinds, ids, empty, text, run.device)
-    stage("unet", unet, unet.Pupil(unet.build()), unet.recipe(steps["unet"], args.seed), origin, teach, lambda pupil: figures(pupil.unet))
+    stage(unet, unet.Pupil(unet.build()), origin, teach, lambda pupil: figures(pupil.unet))
     models["unet"] = models["unet"].unet
     if args.only:
         return

@@ -6,7 +6,7 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
-from data import KINDS
+from data import KINDS, at_places, kind_weights
 from loop import Recipe
 from tokenizer import encode
 
@@ -14,9 +14,8 @@ UNCONDITIONAL = 0.1
 # Bound on the weight of nearly clean latents, after Hang et al. (2023), who bound the weight of the noise: there very noisy ones would
 # count for nothing, from which pictures start.
 SNR_BOUND = 5.0
-# Weights of the loss beside the denoising one (see `Pupil`), and of places that no object covers.
-PLACE_KIND, NO_KIND = 0.3, 0.1
-PLACE = 8
+# Weight of the loss beside the denoising one (see `Pupil`).
+PLACE_KIND = 0.3
 
 
 def recipe(steps, seed):
@@ -83,8 +82,7 @@ def loss(latents, kinds, ids, empty, text_encoder, device):
     `Pupil` misses, which counts less the more noise there is.
     """
     alphas = scheduler().alphas_cumprod.to(device)
-    rarity = torch.ones(len(KINDS) + 1, device=device)
-    rarity[-1] = NO_KIND
+    weights = kind_weights(device)
 
     def velocity(pupil, indices, generator):
         which = torch.randint(0, ids.shape[1], (len(indices),), generator=generator)
@@ -98,8 +96,8 @@ def loss(latents, kinds, ids, empty, text_encoder, device):
         found, read = pupil(signal * clean + spread * noise, times, states(text_encoder, text))
         error = (found.float() - target).square().mean((1, 2, 3))
         weight = (1 - alphas[times]).mul(SNR_BOUND + 1).clamp(max=1)  # min(SNR + 1, bound + 1) / (SNR + 1)
-        there = kinds[indices, PLACE // 2 :: PLACE, PLACE // 2 :: PLACE].to(device).long()
-        missed = F.cross_entropy(read.float().permute(0, 3, 1, 2), there, weight=rarity, reduction="none").mean((1, 2))
+        there = at_places(kinds[indices]).to(device)
+        missed = F.cross_entropy(read.float().permute(0, 3, 1, 2), there, weight=weights, reduction="none").mean((1, 2))
         missed = (alphas[times].sqrt() * missed).mean()
         return (weight * error).mean() + PLACE_KIND * missed, {"unweighted": error.detach().mean(), "place_kind": missed.detach()}
 
