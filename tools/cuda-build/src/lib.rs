@@ -1,0 +1,1 @@
+//! Finds nvcc and compiles CUDA files to PTX and cubins.

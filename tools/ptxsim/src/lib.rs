@@ -1,0 +1,4 @@
+//! Runs CUDA kernels from their PTX on a CPU, and is stricter than hardware.
+
+pub mod count;
+pub mod number;

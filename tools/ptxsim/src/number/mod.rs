@@ -1,0 +1,1 @@
+//! Number formats, their conversions, and the arithmetic of approximate and tensor-core instructions.
