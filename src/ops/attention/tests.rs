@@ -1,4 +1,5 @@
 use super::*;
+use crate::device::Device;
 use crate::device::Plan;
 use crate::ops::testing::{assert_close, assert_shape_error, devices, keep, noise, run, try_run};
 use half::bf16;
@@ -44,10 +45,7 @@ impl Input {
     }
 
     fn run(&self, device: &Device) -> Vec<f32> {
-        run(device, |exec, out| {
-            keep(&self.pass(exec)?, exec, out);
-            Ok(())
-        })
+        run(device, |exec, out| keep(&self.pass(exec)?, out))
     }
 
     /// The formula, in f64 or in plain f32 loops, with operands of the products rounded to the precision of the case.
@@ -149,7 +147,7 @@ fn attention_follows_the_formula_at_odd_sizes() {
             let mut input = Input::noise(case(batch, queries, keys, heads, head_dim, causal));
             input.check(&device);
             input.precision = Precision::Bf16;
-            let Device::Cpu(cpu) = &device;
+            let cpu = device.host();
             if cpu.isa() == Isa::Avx512Bf16 {
                 input.check(&device);
             }

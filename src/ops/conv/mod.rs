@@ -152,6 +152,7 @@ pub struct Fused<'t, 'e> {
 /// # Errors
 /// If a shape does not fit.
 pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fused<'_, '_>) -> Result<Tensor<'e>> {
+    let cpu = exec.device().cpu_only("conv2d")?;
     let shape = result_shape(layer, x, &fused)?;
     let (layout, window) = (layer.packed.layout(), layer.window());
     let mut out = exec.alloc(shape, DType::F32)?;
@@ -163,7 +164,9 @@ pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fus
         flops: 2 * (shape.rows() * layout.elements()) as u64,
         bytes: 4 * elements as u64 + layer.packed.bytes(),
     };
-    let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
+    if !exec.begin(cost) {
+        return Ok(out);
+    }
     let &[batch, height, width, channels] = x.dims() else { return Ok(out) };
     let input = Input {
         x: x.f32(),

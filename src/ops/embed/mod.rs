@@ -1,7 +1,7 @@
 //! Token and position embeddings.
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
-use crate::tensor::{DType, HostTensor};
+use crate::tensor::HostTensor;
 use crate::{Error, Result};
 
 /// A token table `[V, C]` and a position table `[P, C]`.
@@ -29,7 +29,7 @@ impl Embedding {
         };
         let tables = match tokens.is_declared() || positions.is_declared() {
             true => None,
-            false => Some([Buffer::of(device, &tokens)?, Buffer::of(device, &positions)?]),
+            false => Some([Buffer::of(device, &tokens, device.storage())?, Buffer::of(device, &positions, device.storage())?]),
         };
         Ok(Embedding { vocabulary, positions: length, width, tables })
     }
@@ -46,9 +46,11 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Error::shape(OP, format!("token {id} is outside the table of {vocabulary}")));
     }
-    let mut out = exec.alloc([ids.len() / length, length, width], DType::F32)?;
+    exec.device().cpu_only(OP)?;
+    let mut out = exec.alloc([ids.len() / length, length, width], exec.storage())?;
     let elements = (ids.len() * width) as u64;
-    if let Some(Device::Cpu(_)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: elements, bytes: 12 * elements }) {
+    let bytes = 3 * out.dtype().size() as u64 * elements;
+    if exec.begin(Cost { op: OP, shape: out.shape(), flops: elements, bytes }) {
         let Some([tokens, positions]) = &embedding.tables else {
             return Err(Error::Internal { op: OP, message: "run with tables that were only declared".into() });
         };
@@ -78,8 +80,7 @@ mod tests {
             let out = run(&device, |exec, out| {
                 let y = embed(exec, &embedding, &ids, 3)?;
                 assert_eq!(y.dims(), [2, 3, 5]);
-                keep(&y, exec, out);
-                Ok(())
+                keep(&y, out)
             });
             for (i, y) in out.iter().enumerate() {
                 let (c, t) = (i % 5, i / 5);

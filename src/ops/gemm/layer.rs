@@ -42,7 +42,7 @@ impl Packed {
             }
             first += rows;
         }
-        let Device::Cpu(cpu) = device;
+        let cpu = device.cpu_only(op)?;
         let weights = Weights::pack(cpu, precision, layout, &bias, |mut output, out| {
             for (weight, _) in parts {
                 if output < weight.shape[0] {

@@ -109,7 +109,10 @@ pub fn linear<'e>(
         flops: 2 * (shape.rows() * layout.elements()) as u64,
         bytes: 4 * elements as u64 + layer.packed.bytes(),
     };
-    let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
+    let cpu = exec.device().cpu_only("linear")?;
+    if !exec.begin(cost) {
+        return Ok(out);
+    }
     let input =
         Input { x: x.f32(), channels: layout.channels, skip: None, batch: 1, height: 1, width: shape.rows(), upsample: None };
     let epilogue = Epilogue { channel_bias: None, activation, residual: residual.map(|r| r.f32()) };

@@ -29,8 +29,7 @@ pub(crate) fn devices() -> Vec<Device> {
 
 /// The precisions that `device` computes in.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
-    let Device::Cpu(cpu) = device;
-    match cpu.isa() {
+    match device.host().isa() {
         Isa::Avx512Bf16 => vec![Precision::F32, Precision::Bf16],
         _ => vec![Precision::F32],
     }
@@ -47,7 +46,7 @@ pub(crate) fn run(device: &Device, pass: impl for<'e> Fn(&'e Exec<'_>) -> Result
         Ok(())
     };
     let mut arena = Arena::new();
-    arena.reserve(&plan)?;
+    arena.reserve(device, &plan)?;
     arena.run(device, &Plan::record(device, spoil)?, spoil)?;
     arena.run(device, &plan, |e| pass(e).map(|t| t.f32().to_vec()))
 }

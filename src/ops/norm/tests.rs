@@ -53,10 +53,7 @@ impl Input {
 
     fn run(&self, device: &Device) -> Vec<f32> {
         let norm = self.norm(device).unwrap();
-        run(device, |exec, out| {
-            keep(&self.pass(exec, &norm)?, exec, out);
-            Ok(())
-        })
+        run(device, |exec, out| keep(&self.pass(exec, &norm)?, out))
     }
 
     /// The concatenated input.
@@ -186,10 +183,7 @@ fn layer_norm_follows_the_formula_at_odd_sizes() {
                 let (w, b) = (bytes(&w), bytes(&b));
                 let shape = [channels];
                 let norm = Norm::prepare(&device, 1, 1e-5, weight("w", &shape, Some(&w)), weight("b", &shape, Some(&b))).unwrap();
-                let out = run(&device, |exec, out| {
-                    keep(&layer_norm(exec, &norm, &exec.input([1, rows, channels], &x)?)?, exec, out);
-                    Ok(())
-                });
+                let out = run(&device, |exec, out| keep(&layer_norm(exec, &norm, &exec.input([1, rows, channels], &x)?)?, out));
                 assert_close(&format!("{rows} x {channels} + {shift} on {}", device.describe()), &out, &plain, &exact, 24);
             }
         }
