@@ -1,5 +1,6 @@
 //! Compiles `kernels/` and embeds the result, which `src/device/kernels.rs` includes. Without nvcc the table is empty and says why.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -63,14 +64,12 @@ fn compile(nvcc: &Nvcc, root: &Path, out: &Path) -> Result<String> {
     fs::write(cache.join("resources.txt"), resource_table(&kernels))?;
     refuse_spills(root, &kernels)?;
 
-    let mut table = String::new();
-    for kernel in &kernels {
-        for line in kernel.warnings.lines().filter(|line| !line.trim().is_empty()) {
-            println!("cargo:warning={line}");
-        }
-        table.push_str(&row(kernel, out)?);
+    // Mostly the same for all architectures.
+    let warnings: BTreeSet<&str> = kernels.iter().map(|kernel| kernel.warnings.as_str()).collect();
+    for line in warnings.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty()) {
+        println!("cargo:warning={line}");
     }
-    Ok(table)
+    kernels.iter().map(|kernel| row(kernel, out)).collect()
 }
 
 /// The `KernelFile` of a kernel, whose PTX and cubin are copied to `out`: another profile may replace those in the cache.
