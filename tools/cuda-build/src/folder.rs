@@ -43,7 +43,7 @@ pub struct Kernel {
     pub ptx: PathBuf,
     /// In the cache, assembled from `ptx`.
     pub cubin: PathBuf,
-    /// In the order of ptxas.
+    /// By name.
     pub entries: Vec<Entry>,
     /// Of nvcc and ptxas; empty if there are none.
     pub warnings: String,

@@ -39,7 +39,7 @@ pub struct Ptx {
 /// What came of an assembly.
 #[derive(Clone, Debug)]
 pub struct Cubin {
-    /// The kernels, in the order of ptxas.
+    /// The kernels, by name.
     pub entries: Vec<Entry>,
     /// Warnings of ptxas, empty if there are none.
     pub warnings: String,

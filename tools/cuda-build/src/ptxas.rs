@@ -28,7 +28,7 @@ impl Entry {
     }
 }
 
-/// What `ptxas -v` says of the kernels of a file.
+/// What `ptxas -v` says of the kernels of a file, sorted by name.
 pub(crate) fn entries(output: &str) -> Result<Vec<Entry>, Error> {
     let mut entries: Vec<Entry> = Vec::new();
     for line in output.lines() {
@@ -53,7 +53,10 @@ pub(crate) fn entries(output: &str) -> Result<Vec<Entry>, Error> {
     }
     match entries.iter().find(|entry| entry.registers == 0) {
         Some(entry) => Err(Error::Resources { message: format!("no registers told for {}", entry.name) }),
-        None => Ok(entries),
+        None => {
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(entries)
+        }
     }
 }
 
@@ -114,7 +117,7 @@ ptxas warning : Something to know
             max_threads: None,
         };
         let scale = Entry { name: "scale_f16".into(), registers: 11, static_shared: 512, constant: 392, ..Entry::default() };
-        assert_eq!(entries(SM80).unwrap(), [spilly.clone(), scale.clone()]);
+        assert_eq!(entries(SM80).unwrap(), [scale.clone(), spilly.clone()]);
         assert!(spilly.uses_local_memory() && !scale.uses_local_memory());
         assert_eq!(warnings(SM80), "");
 
