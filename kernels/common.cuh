@@ -77,15 +77,31 @@ __device__ inline uint4 pack(const float (&x)[8], T) {
     return {pack_pair(x[0], x[1], T{}), pack_pair(x[2], x[3], T{}), pack_pair(x[4], x[5], T{}), pack_pair(x[6], x[7], T{})};
 }
 
-// `N` consecutive elements: a vector, whose address must be a multiple of 16, or one element.
+__device__ inline void unpack(float single, float (&x)[1], float) { x[0] = single; }
+template <typename T>
+__device__ inline void unpack(T single, float (&x)[1], T) {
+    x[0] = to_float(single);
+}
+
+// `N` consecutive elements as they lie in memory: a vector, whose address must be a multiple of 16, or one element.
+template <typename T, int N>
+struct Stored {
+    static_assert(N == LANES<T>);
+    using Type = uint4;
+};
+template <typename T>
+struct Stored<T, 1> {
+    using Type = T;
+};
+
+template <typename T, int N>
+__device__ inline typename Stored<T, N>::Type read(const T* from) {
+    return *reinterpret_cast<const typename Stored<T, N>::Type*>(from);
+}
+
 template <typename T, int N>
 __device__ inline void load(const T* from, float (&x)[N]) {
-    static_assert(N == LANES<T> || N == 1);
-    if constexpr (N == 1) {
-        x[0] = to_float(*from);
-    } else {
-        unpack(*reinterpret_cast<const uint4*>(from), x, T{});
-    }
+    unpack(read<T, N>(from), x, T{});
 }
 
 template <typename T, int N>
