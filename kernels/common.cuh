@@ -1,7 +1,7 @@
 // What kernels share: the storage types, 16-byte vectors of them, sums in a fixed order.
 //
-// Storage is f16 or bf16 (f32 where an operation says so); every sum, statistic and function is f32. Biases and the scales and shifts
-// of norms are f32 vectors. Offsets into global memory are 64-bit.
+// Storage is f16 or bf16 (f32 where an operation says so); every sum, statistic and function is f32. Biases and the scales and
+// shifts of norms are f32 vectors. Offsets into global memory are 64-bit.
 #pragma once
 #include <cstdint>
 
@@ -9,7 +9,9 @@
 
 constexpr int WARP = 32;
 constexpr uint32_t ALL_LANES = 0xffffffff;
+constexpr float LOG2_E = 1.44269504f;
 
+using f32 = float;
 struct f16 {
     uint16_t bits;
 };
@@ -22,7 +24,7 @@ __host__ __device__ constexpr T ceil_div(T a, T b) {
     return (a + b - 1) / b;
 }
 
-// ---- Single elements -----------------------------------------------------------------------------------------------------------
+// ---- Single elements ------------------------------------------------------------------------------------------------
 
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(f16 x) { return f16_to_float(x.bits); }
@@ -44,7 +46,7 @@ __device__ inline bf16 from_float<bf16>(float x) {
     return {float_to_bf16(x)};
 }
 
-// ---- Vectors: 16 bytes, one memory instruction ---------------------------------------------------------------------------------
+// ---- Vectors: 16 bytes, one memory instruction ----------------------------------------------------------------------
 
 template <typename T>
 constexpr int LANES = 16 / sizeof(T);
@@ -119,7 +121,7 @@ __device__ inline bool aligned_to_vectors(const P*... pointers) {
     return ((reinterpret_cast<uint64_t>(pointers) | ...) & 15) == 0;
 }
 
-// ---- Sums and maxima in a fixed order ------------------------------------------------------------------------------------------
+// ---- Sums and maxima in a fixed order -------------------------------------------------------------------------------
 
 // Over the lanes of a warp, a butterfly: every lane has the same bits.
 __device__ inline float warp_sum(float x) {
@@ -135,8 +137,8 @@ __device__ inline float warp_max(float x) {
     return x;
 }
 
-// Over all threads of a block of WARPS whole warps, warps in ascending order. One barrier; `scratch` is not written again before the
-// next barrier that the block passes.
+// Over all threads of a block of WARPS whole warps, warps in ascending order. One barrier; `scratch` is not written again before
+// the next barrier that the block passes.
 template <int WARPS>
 __device__ inline float block_sum(float x, float (&scratch)[WARPS]) {
     x = warp_sum(x);

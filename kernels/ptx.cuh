@@ -1,11 +1,11 @@
-// The only inline PTX: one wrapper per instruction, with the title of its section in the PTX ISA manual (numbers move from release to
-// release) and, where lanes share data, its lane map: lane `l` of the warp has place `q = l % 4` in quad `g = l / 4`.
+// The only inline PTX: one wrapper per instruction, with the title of its section in the PTX ISA manual (numbers move from
+// release to release) and, where lanes share data, its lane map: lane `l` of the warp has place `q = l % 4` in quad `g = l / 4`.
 //
 // `volatile` and "memory" stand only where the order against other memory accesses matters.
 #pragma once
 #include <cstdint>
 
-// ---- "Data Movement and Conversion Instructions: cvt" -----------------------------------------------------------------------
+// ---- "Data Movement and Conversion Instructions: cvt" ---------------------------------------------------------------
 
 __device__ inline float f16_to_float(uint16_t x) {
     float y;
@@ -39,7 +39,7 @@ __device__ inline uint32_t floats_to_bf16x2(float low, float high) {
     return y;
 }
 
-// ---- "Floating Point Instructions" --------------------------------------------------------------------------------------------
+// ---- "Floating Point Instructions" ----------------------------------------------------------------------------------
 
 // "ex2": 2^x, relative error at most 2^-22; subnormal results are 0, 2^-inf = 0, NaN stays.
 __device__ inline float exp2_approx(float x) {
@@ -75,10 +75,12 @@ __device__ inline float min_nan(float x, float y) {
     return z;
 }
 
-// ---- "Data Movement and Conversion Instructions: Non-bulk copy" -------------------------------------------------------------
+// ---- "Data Movement and Conversion Instructions: Non-bulk copy" -----------------------------------------------------
 
 // Address in the shared window, which the instructions below take.
-__device__ inline uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
+__device__ inline uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
 
 // "cp.async": 16 bytes from global to shared memory, past L1. Of them `bytes` (0 to 16) are read, the rest is zero. Both
 // addresses are multiples of 16. The bytes land some time before a wait for their group returns.
@@ -97,10 +99,11 @@ __device__ inline void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// ---- "Warp-Level Matrix Instructions" ----------------------------------------------------------------------------------------
+// ---- "Warp-Level Matrix Instructions" -------------------------------------------------------------------------------
 
-// "Warp-level matrix load instruction: ldmatrix": four 8 x 8 matrices of 16-bit elements. Lanes 8i to 8i+7 give the addresses of the rows of matrix i, 16 bytes
-// each, multiples of 16. Lane l receives in r[i] elements 2q and 2q+1 of row g of matrix i, the first in bits 0-15.
+// "Warp-level matrix load instruction: ldmatrix": four 8 x 8 matrices of 16-bit elements. Lanes 8i to 8i+7 give the addresses of
+// the rows of matrix i, 16 bytes each, multiples of 16. Lane l receives in r[i] elements 2q and 2q+1 of row g of matrix i, the
+// first in bits 0-15.
 __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -108,8 +111,8 @@ __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t shared) {
                  : "memory");
 }
 
-// "Matrix Fragments for mma.m16n8k16 with floating point type": row-major A times column-major B, added to c in f32. Lane l holds, two elements a register, the lower
-// index in bits 0-15:
+// "Matrix Fragments for mma.m16n8k16 with floating point type": row-major A times column-major B, added to c in f32. Lane l
+// holds, two elements a register, the lower index in bits 0-15:
 //   a[0] A[g][2q, 2q+1]   a[1] A[g+8][2q, 2q+1]   a[2] A[g][2q+8, 2q+9]   a[3] A[g+8][2q+8, 2q+9]
 //   b0 B[2q, 2q+1][g]     b1 B[2q+8, 2q+9][g]
 //   c[0], c[1] C[g][2q, 2q+1]   c[2], c[3] C[g+8][2q, 2q+1]

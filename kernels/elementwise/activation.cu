@@ -3,7 +3,8 @@
 //   x, y [count]   f16 or bf16; y may be x
 // Entries: activation_forward_{f16,bf16}, 256 threads, any grid in x, no shared memory.
 //
-// Moves 4 bytes an element for 4 (SiLU) to 17 (GELU) FLOP and 1 or 2 of the 16 special functions an SM does in a cycle: memory binds.
+// Moves 4 bytes an element for 4 (SiLU) to 17 (GELU) FLOP and 1 or 2 of the 16 special functions an SM does in a cycle: memory
+// binds.
 // Predicted: 0.9 of the copy bandwidth. Measured: not yet.
 #include "activation.cuh"
 #include "map.cuh"
@@ -24,9 +25,9 @@ __device__ inline void activation(T* y, const T* const x, const ActivationParams
     }
 }
 
-#define ACTIVATION(T)                                                                                                   \
+#define ACTIVATION(T)                                                                                                        \
     extern "C" __global__ void __launch_bounds__(MAP_THREADS) activation_forward_##T(T* y, const T* x, ActivationParams p) { \
-        activation(y, x, p);                                                                                            \
+        activation(y, x, p);                                                                                                 \
     }
 
 ACTIVATION(f16)

@@ -9,10 +9,8 @@ enum Activation : uint32_t {
     ACTIVATION_SILU = 3,
 };
 
-constexpr float LOG2_E = 1.44269504f;
-
-// x / (1 + e^(-k x)): SiLU for k = 1, OpenAI CLIP's "quick GELU" for k = 1.702. Relative error about 2^-21 plus that of k x in the
-// exponent, |k x| 2^-24: far below a rounding to f16 or bf16.
+// x / (1 + e^(-k x)): SiLU for k = 1, OpenAI CLIP's "quick GELU" for k = 1.702. Relative error about 2^-21 plus that of k x in
+// the exponent, |k x| 2^-24: far below a rounding to f16 or bf16.
 __device__ inline float swish(float x, float k) { return x * reciprocal_approx(1.0f + exp2_approx(x * (-k * LOG2_E))); }
 
 // The exact GELU, x/2 (1 + erf(x / sqrt 2)) = max(x, 0) - |x| Q(|x|), where Q is the upper tail of the normal distribution:

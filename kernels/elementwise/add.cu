@@ -2,8 +2,8 @@
 //
 //   add            y = x + z                    x, z, y [count]                    f16, bf16 or f32
 //   add_channels   y[b, p, c] = x[b, p, c] + t[b, c]   x, y [B, P, C], t [B, C]    f16 or bf16
-// Sums are f32, rounded once. y may be an input of the same shape. The f32 bias of a layer is no business of these: it is added where
-// the layer ends.
+// Sums are f32, rounded once. y may be an input of the same shape. The f32 bias of a layer is no business of these: it is added
+// where the layer ends.
 //
 // Entries, 256 threads, any grid in x, no shared memory: add_forward_{f16,bf16,f32}, add_channels_forward_{f16,bf16}.
 // Vectors where all pointers are multiples of 16 bytes and C, too, of 8.
@@ -40,20 +40,21 @@ __device__ inline void add_channels(T* y, const T* x, const T* t, const AddChann
     }
 }
 
-#define ADD(T) \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS) add_forward_##T(T* y, const T* x, const T* z, AddParams p) { add(y, x, z, p); }
-
-#define ADD_CHANNELS(T)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                          \
-        add_channels_forward_##T(T* y, const T* x, const T* t, AddChannelsParams p) {                                  \
-        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, t)) {                                               \
-            add_channels<T, LANES<T>>(y, x, t, p);                                                                     \
-        } else {                                                                                                       \
-            add_channels<T, 1>(y, x, t, p);                                                                            \
-        }                                                                                                              \
+#define ADD(T)                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS) add_forward_##T(T* y, const T* x, const T* z, AddParams p) { \
+        add(y, x, z, p);                                                                                                   \
     }
 
-using f32 = float;
+#define ADD_CHANNELS(T)                                                               \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                         \
+        add_channels_forward_##T(T* y, const T* x, const T* t, AddChannelsParams p) { \
+        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, t)) {              \
+            add_channels<T, LANES<T>>(y, x, t, p);                                    \
+        } else {                                                                      \
+            add_channels<T, 1>(y, x, t, p);                                           \
+        }                                                                             \
+    }
+
 ADD(f16)
 ADD(bf16)
 ADD(f32)

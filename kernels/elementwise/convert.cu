@@ -1,8 +1,8 @@
 // y = x in another type, rounded to nearest, ties to even; what is too large for f16 becomes infinite, NaN stays NaN.
 //
 //   x, y [count]
-// Entries, 256 threads, any grid in x, no shared memory: convert_{f32_f16,f32_bf16,f16_f32,bf16_f32}, named from_to. Eight elements at
-// a time where both pointers are multiples of 16 bytes.
+// Entries, 256 threads, any grid in x, no shared memory: convert_{f32_f16,f32_bf16,f16_f32,bf16_f32}, named from_to. Eight
+// elements at a time where both pointers are multiples of 16 bytes.
 //
 // Moves 6 bytes an element: memory binds. Predicted: 0.9 of the copy bandwidth. Measured: not yet.
 #include "map.cuh"
@@ -49,12 +49,11 @@ __device__ inline void convert(To* y, const From* x, const ConvertParams& p) {
     for (uint64_t at = blocks * BLOCK + first; at < p.count; at += step) y[at] = from_float<To>(to_float(x[at]));
 }
 
-#define CONVERT(FROM, TO)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS) convert_##FROM##_##TO(TO* y, const FROM* x, ConvertParams p) {     \
-        convert(y, x, p);                                                                                                        \
+#define CONVERT(FROM, TO)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS) convert_##FROM##_##TO(TO* y, const FROM* x, ConvertParams p) { \
+        convert(y, x, p);                                                                                                    \
     }
 
-using f32 = float;
 CONVERT(f32, f16)
 CONVERT(f32, bf16)
 CONVERT(f16, f32)

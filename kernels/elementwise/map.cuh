@@ -1,5 +1,5 @@
-// How a grid walks over elements, or over rows of them. Any grid of 256-thread blocks in x will do; as many as there are vectors, up to
-// what the GPU holds at once, keeps every thread busy.
+// How a grid walks over elements, or over rows of them. Any grid of 256-thread blocks in x will do; as many as there are vectors,
+// up to what the GPU holds at once, keeps every thread busy.
 #pragma once
 #include "../common.cuh"
 

@@ -2,8 +2,8 @@
 // `VaeImageProcessor` and numpy do it; NaN gives 0. Reference: src/ops/elementwise/pixels.rs.
 //
 //   x [count]   f16, bf16 or f32      y [count]   u8
-// Entries, 256 threads, any grid in x, no shared memory: pixels_forward_{f16,bf16,f32}. A vector of x at a time where both pointers are
-// multiples of 16 bytes.
+// Entries, 256 threads, any grid in x, no shared memory: pixels_forward_{f16,bf16,f32}. A vector of x at a time where both
+// pointers are multiples of 16 bytes.
 //
 // Moves 3 (5) bytes an element for 5 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth. Measured: not yet.
 #include "map.cuh"
@@ -17,7 +17,9 @@ __device__ inline uint32_t pixel(float x) {
     return __float2uint_rn(__fmul_rn(fminf(fmaxf(fmaf(x, 0.5f, 0.5f), 0.0f), 1.0f), 255.0f));
 }
 
-__device__ inline uint32_t four_pixels(const float* x) { return pixel(x[0]) | pixel(x[1]) << 8 | pixel(x[2]) << 16 | pixel(x[3]) << 24; }
+__device__ inline uint32_t four_pixels(const float* x) {
+    return pixel(x[0]) | pixel(x[1]) << 8 | pixel(x[2]) << 16 | pixel(x[3]) << 24;
+}
 
 __device__ inline void store_pixels(uint8_t* to, const float (&x)[4]) { *reinterpret_cast<uint32_t*>(to) = four_pixels(x); }
 __device__ inline void store_pixels(uint8_t* to, const float (&x)[8]) {
@@ -38,12 +40,11 @@ __device__ inline void pixels(uint8_t* y, const T* x, const PixelsParams& p) {
     for (uint64_t at = vectors * N + first; at < p.count; at += step) y[at] = pixel(to_float(x[at]));
 }
 
-#define PIXELS(T)                                                                                                         \
+#define PIXELS(T)                                                                                                          \
     extern "C" __global__ void __launch_bounds__(MAP_THREADS) pixels_forward_##T(uint8_t* y, const T* x, PixelsParams p) { \
-        pixels(y, x, p);                                                                                                  \
+        pixels(y, x, p);                                                                                                   \
     }
 
-using f32 = float;
 PIXELS(f16)
 PIXELS(bf16)
 PIXELS(f32)

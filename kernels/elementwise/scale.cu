@@ -31,16 +31,19 @@ __device__ inline void guidance(T* y, const T* u, const T* c, const ScaleParams&
     map<T, 2>(p.count, y, {u, c}, [a = p.a](float u, float c) { return fmaf(a, c - u, u); });
 }
 
-#define SCALE(T)                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS) scale_forward_##T(T* y, const T* x, ScaleParams p) { scale(y, x, p); }   \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS) scale_add_forward_##T(T* y, const T* x, const T* z, ScaleParams p) {     \
-        scale_add(y, x, z, p);                                                                                                        \
-    }                                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS) guidance_forward_##T(T* y, const T* u, const T* c, ScaleParams p) {      \
-        guidance(y, u, c, p);                                                                                                         \
+#define SCALE(T)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS) scale_forward_##T(T* y, const T* x, ScaleParams p) { \
+        scale(y, x, p);                                                                                            \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
+        scale_add_forward_##T(T* y, const T* x, const T* z, ScaleParams p) {                                       \
+        scale_add(y, x, z, p);                                                                                     \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
+        guidance_forward_##T(T* y, const T* u, const T* c, ScaleParams p) {                                        \
+        guidance(y, u, c, p);                                                                                      \
     }
 
-using f32 = float;
 SCALE(f16)
 SCALE(bf16)
 SCALE(f32)

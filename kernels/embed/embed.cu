@@ -1,14 +1,14 @@
 // Rows of tables. Reference: src/ops/embed; `select_positions` of src/ops/elementwise.
 //
-//   embed    y[i] = tokens[ids[i]] + positions[i % length]    ids [rows] u32, tokens [V, width], positions [length or more, width]
+//   embed    y[i] = tokens[ids[i]] + positions[i % length]    ids [rows] u32, tokens [V, width], positions [>= length, width]
 //   select   y[b] = x[b, at[b]]                               at [rows] u32, x [rows, length, width]
-//   y [rows, width]; all but the indices f16 or bf16, sums f32. Indices are checked on the host: V and length are limits of theirs.
+//   y [rows, width]; all but the indices f16 or bf16, sums f32. The host checks that ids are below V and at below length.
 //
-// Entries, 256 threads, any grid in x, no shared memory: {embed,select}_forward_{f16,bf16}. Vectors where width is a multiple of 8 and
-// all pointers but that of the indices are multiples of 16 bytes.
+// Entries, 256 threads, any grid in x, no shared memory: {embed,select}_forward_{f16,bf16}. Vectors where width is a multiple of
+// 8 and all pointers but that of the indices are multiples of 16 bytes.
 //
-// Moves 6 (4) bytes an element: memory binds, and for a text of 77 tokens the launch. Predicted: 0.7 of the copy bandwidth for 10,000
-// rows and more. Measured: not yet.
+// Moves 6 (4) bytes an element: memory binds, and for a text of 77 tokens the launch. Predicted: 0.7 of the copy bandwidth for
+// 10,000 rows and more. Measured: not yet.
 #include "../elementwise/map.cuh"
 
 struct EmbedParams {
@@ -39,22 +39,22 @@ __device__ inline void select(T* y, const uint32_t* positions, const T* x, const
     }
 }
 
-#define EMBED(T)                                                                                                   \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
-        embed_forward_##T(T* y, const uint32_t* ids, const T* tokens, const T* positions, EmbedParams p) {         \
-        if (p.width % LANES<T> == 0 && aligned_to_vectors(y, tokens, positions)) {                                 \
-            embed<T, LANES<T>>(y, ids, tokens, positions, p);                                                      \
-        } else {                                                                                                   \
-            embed<T, 1>(y, ids, tokens, positions, p);                                                             \
-        }                                                                                                          \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
-        select_forward_##T(T* y, const uint32_t* positions, const T* x, EmbedParams p) {                           \
-        if (p.width % LANES<T> == 0 && aligned_to_vectors(y, x)) {                                                 \
-            select<T, LANES<T>>(y, positions, x, p);                                                               \
-        } else {                                                                                                   \
-            select<T, 1>(y, positions, x, p);                                                                      \
-        }                                                                                                          \
+#define EMBED(T)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                              \
+        embed_forward_##T(T* y, const uint32_t* ids, const T* tokens, const T* positions, EmbedParams p) { \
+        if (p.width % LANES<T> == 0 && aligned_to_vectors(y, tokens, positions)) {                         \
+            embed<T, LANES<T>>(y, ids, tokens, positions, p);                                              \
+        } else {                                                                                           \
+            embed<T, 1>(y, ids, tokens, positions, p);                                                     \
+        }                                                                                                  \
+    }                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                              \
+        select_forward_##T(T* y, const uint32_t* positions, const T* x, EmbedParams p) {                   \
+        if (p.width % LANES<T> == 0 && aligned_to_vectors(y, x)) {                                         \
+            select<T, LANES<T>>(y, positions, x, p);                                                       \
+        } else {                                                                                           \
+            select<T, 1>(y, positions, x, p);                                                              \
+        }                                                                                                  \
     }
 
 EMBED(f16)

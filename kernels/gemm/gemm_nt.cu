@@ -2,42 +2,45 @@
 //
 //   x [M, K], W [N, K], residual [M, N], y [M, N]   f16 or bf16, row-major, rows `ld_*` elements apart
 //   bias [N]                                        f32
-// Sums are f32, over k in ascending steps of 16 whatever the tile; bias, activation and residual are applied in f32 and the result is
-// rounded once. So neither M, nor the place of a row, nor the entry changes a bit. `bias` and `residual` may be null; y may be the
-// residual, and nothing else may overlap y.
+// Sums are f32, over k in ascending steps of 16 whatever the tile; bias, activation and residual are applied in f32 and the
+// result is rounded once. So neither M, nor the place of a row, nor the entry changes a bit. `bias` and `residual` may be null; y
+// may be the residual, and nothing else may overlap y.
 //
-// Entries                     threads   tile M x N x K   stages   dynamic shared bytes   blocks per SM (shared, registers)
-//   gemm_nt_128x160_{f16,bf16}   128      128 x 160 x 32     4          73728             A100 2, H100 2, RTX 4090 1
-//   gemm_nt_128x128_{f16,bf16}   128      128 x 128 x 32     4          65536             A100 2, H100 2, RTX 4090 1
-//   gemm_nt_64x64_{f16,bf16}     128       64 x  64 x 32     4          32768             A100 4, H100 4, RTX 4090 3
-//   gemm_nt_any_{f16,bf16}       128       64 x  64 x 32     4          32768             as 64x64
+// Entries                     threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  blocks an SM (A100, H100,
+// 4090)
+//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        73728          240 (248)          2, 2, 1
+//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        65536          214 (222)          2, 2, 1
+//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        32768           96 (96)           4, 5, 3
+//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        32768          108 (106)          4, 4, 3
 // Grid: ceil(M / tile M) * ceil(N / tile N) blocks in x. M, N, K are at least 1, and ld_x, ld_w below 2^23.
-// The first three need K, N and every ld to be multiples of 8 and every pointer of 16 bytes. `any` takes all sizes and loads element
-// by element through registers: for what is rare and small. M is free in all of them.
+// The first three need K, N and every ld to be multiples of 8 and every pointer of 16 bytes. `any` takes all sizes and loads
+// element by element through registers: for what is rare and small. M is free in all of them.
 // Every width of SD's UNet is a multiple of 160, so 128x160 wastes nothing there; 128x128 is for CLIP's (768, 1024, 1280, 4096).
 //
-// Moves 2 (M K + N K + M N) bytes (+ 2 M N with a residual) for 2 M N K FLOP: at K = 320, N = 320 that is 160 FLOP a byte, about the
-// balance of an A100 (312e12 / 2.0e12), and more elsewhere, so the tensor cores bind. Per 128 x 160 block and 16 of K, in SM cycles:
+// Moves 2 (M K + N K + M N) bytes (+ 2 M N with a residual) for 2 M N K FLOP: at K = N = 320 that is 160 FLOP a byte, the balance
+// of an A100 (312e12 / 2.0e12), and more elsewhere: the tensor cores bind. Per 128 x 160 block and 16 of K, in SM cycles:
 //   tensor cores    327,680 multiply-adds: 320 at A100's 1024 a cycle; 258 at 1270, which mma.sync is said to reach on H100
 //   shared memory   ldmatrix 4 warps x (64 + 80) rows x 32 B = 18,432 B, copies in 9,216 B: 216 at 128 B a cycle
 //   L2              9,216 B: 29 B a cycle on A100, 36 on H100, of 64
 // Predicted, large M: A100 0.85 of 312 TFLOP/s; H100 0.80 of the 610 that mma.sync reaches (of 989 by wgmma). Measured: not yet.
 //
+// In SASS a step of 32 of K of 128 x 160 is 80 HMMA, 18 LDSM.x4, 9 LDGSTS.128, a barrier and some 45 others, mostly addresses.
+//
 // Ladder
-//   4 warps of 64 x 80, not 8 of 64 x 40: ldmatrix traffic 18 KB, not 26 KB, per 16 of K; at 26 KB shared memory takes 280 cycles of
-//     H100's 258 and would bind. Costs 160 accumulators a thread, no spills. Predicted only.
-//   K tile 32 with 4 stages, not 64 with 3: 72 KB, not 108 KB, so that two blocks share an SM of A100 and fill each other's gaps. A
-//     barrier every 32 of K instead of 64. Predicted only.
-//   Sums staged through shared memory, not stored from fragments: 16-byte stores to whole sectors, not 4-byte ones. Predicted only.
+//   4 warps of 64 x 80, not 8 of 64 x 40: ldmatrix traffic 18 KB, not 26 KB, per 16 of K; at 26 KB shared memory would take 280
+//     cycles to the 258 of H100's tensor cores. Costs 160 accumulators a thread, no spills. Predicted only.
+//   K tile 32 with 4 stages, not 64 with 3: 72 KB, not 108 KB, so that two blocks share an SM of A100 and fill each other's gaps.
+//     A barrier every 32 of K instead of 64. Predicted only.
+//   Sums staged through shared memory, not stored from fragments: 16-byte stores, not 4-byte ones. Predicted only.
 #include "../common.cuh"
 #include "../elementwise/activation.cuh"
 
-// ---- Tiles ---------------------------------------------------------------------------------------------------------------------
+// ---- Tiles ----------------------------------------------------------------------------------------------------------
 
 constexpr int TILE_K = 32;          // elements of K in a stage
 constexpr int CHUNKS = TILE_K / 8;  // 16-byte chunks of a row of a stage
 constexpr int MMA_M = 16, MMA_N = 8, MMA_K = 16;
-constexpr int STAGED_ROWS = 32;  // rows of sums that a warp stages at once in the epilogue
+constexpr int STAGED_ROWS = 32;      // rows of sums that a warp stages at once in the epilogue
 constexpr uint32_t RASTER_ROWS = 8;  // tiles along M that are visited before the next tile along N: their x stays in L2
 
 // A block computes M x N with WARPS_M x WARPS_N warps.
@@ -67,8 +70,8 @@ struct GemmNtParams {
     uint32_t activation;  // enum Activation
 };
 
-// Rows of a stage are 64 bytes: chunk c of row r lies at c ^ (r / 2 % 4). Eight threads that copy in two rows, and eight rows of one
-// chunk that ldmatrix reads, cover all 32 banks once.
+// Rows of a stage are 64 bytes: chunk c of row r lies at c ^ (r / 2 % 4). Eight threads that copy in two rows, and eight rows of
+// one chunk that ldmatrix reads, cover all 32 banks once.
 template <class TILE>
 union GemmNtShared {
     struct Stage {
@@ -88,9 +91,9 @@ extern __shared__ uint4 gemm_nt_shared[];
 // Position of a chunk in a stage, in bytes.
 __device__ inline uint32_t swizzled(uint32_t row, uint32_t chunk) { return row * (TILE_K * 2) + (chunk ^ (row / 2 % 4)) * 16; }
 
-// ---- Copies into a stage -------------------------------------------------------------------------------------------------------
+// ---- Copies into a stage --------------------------------------------------------------------------------------------
 
-// What one thread copies of the ROWS rows of x or W that a block needs: one chunk in each PASSES-th of the rows. Rows past the end
+// What one thread copies of the ROWS rows of x or W that a block needs: one chunk in every STEP-th row. Rows past the end
 // repeat the last one: what they give is not stored. Chunks past K are zero.
 template <typename T, int ROWS, int THREADS, bool VECTORS>
 struct RowCopy {
@@ -120,7 +123,9 @@ struct RowCopy {
             const char* from = base + (inside ? column * sizeof(T) : 0);
             const uint32_t to = shared_address(stage) + position;
 #pragma unroll
-            for (int i = 0; i < PASSES; ++i) copy_async_16(to + i * STEP * TILE_K * sizeof(T), from + offsets[i], inside ? 16 : 0);
+            for (int i = 0; i < PASSES; ++i) {
+                copy_async_16(to + i * STEP * TILE_K * sizeof(T), from + offsets[i], inside ? 16 : 0);
+            }
         } else {
 #pragma unroll
             for (int i = 0; i < PASSES; ++i) {
@@ -138,7 +143,7 @@ struct RowCopy {
     }
 };
 
-// ---- Products ------------------------------------------------------------------------------------------------------------------
+// ---- Products -------------------------------------------------------------------------------------------------------
 
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, f16) {
     multiply_add_f16(c, a, b0, b1);
@@ -150,8 +155,8 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
 // Adds one stage to the sums of a warp, whose rows and columns start at `x` and `w` in shared memory.
 template <typename T, class TILE>
 __device__ inline void multiply_stage(float (&sums)[TILE::MMAS_M][TILE::MMAS_N][4], uint32_t x, uint32_t w) {
-    // ldmatrix takes from lane l the address of one row of 8 elements: rows l % 16 and half l / 16 of K of x, for a[0..4] in order;
-    // for W the halves of K first, so that r[0], r[1] are b0, b1 of one mma tile and r[2], r[3] those of the next.
+    // ldmatrix takes from lane l the address of one row of 8 elements: rows l % 16 and half l / 16 of K of x, for a[0..4] in
+    // order; for W the halves of K first, so that r[0], r[1] are b0, b1 of one mma tile and r[2], r[3] those of the next.
     const uint32_t lane = threadIdx.x % WARP;
     const uint32_t x_lane = swizzled(lane % 16, lane / 16);
     const uint32_t w_lane = swizzled(lane % 8 + lane / 16 * 8, lane / 8 % 2);
@@ -167,12 +172,14 @@ __device__ inline void multiply_stage(float (&sums)[TILE::MMAS_M][TILE::MMAS_N][
 #pragma unroll
         for (int i = 0; i < TILE::MMAS_M; ++i) {
 #pragma unroll
-            for (int j = 0; j < TILE::MMAS_N; ++j) multiply_add(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], T{});
+            for (int j = 0; j < TILE::MMAS_N; ++j) {
+                multiply_add(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], T{});
+            }
         }
     }
 }
 
-// ---- Epilogue ------------------------------------------------------------------------------------------------------------------
+// ---- Epilogue -------------------------------------------------------------------------------------------------------
 
 // Bias, activation, residual and store of `N` neighbouring columns.
 template <typename T, int N>
@@ -201,9 +208,9 @@ __device__ inline void finish(float (&sums)[N], T* y, const float* bias, const T
 // Takes the sums of a warp, whose first row and column of y are given, through shared memory, so that a lane has 8 neighbouring
 // columns, and finishes them.
 template <typename T, class TILE, bool VECTORS>
-__device__ inline void store_sums(const float (&sums)[TILE::MMAS_M][TILE::MMAS_N][4], float (&staged)[STAGED_ROWS][TILE::WARP_N + 8],
-                                  T* y, const float* bias, const T* residual, const GemmNtParams& p, uint32_t first_row,
-                                  uint32_t first_column) {
+__device__ inline void store_sums(const float (&sums)[TILE::MMAS_M][TILE::MMAS_N][4],
+                                  float (&staged)[STAGED_ROWS][TILE::WARP_N + 8], T* y, const float* bias, const T* residual,
+                                  const GemmNtParams& p, uint32_t first_row, uint32_t first_column) {
     constexpr int COLUMN_CHUNKS = TILE::WARP_N / 8;
     constexpr int MMAS = STAGED_ROWS / MMA_M;
     const uint32_t lane = threadIdx.x % WARP;
@@ -246,7 +253,7 @@ __device__ inline void store_sums(const float (&sums)[TILE::MMAS_M][TILE::MMAS_N
     }
 }
 
-// ---- The kernel ----------------------------------------------------------------------------------------------------------------
+// ---- The kernel -----------------------------------------------------------------------------------------------------
 
 struct TilePosition {
     uint32_t row, column;
@@ -292,10 +299,10 @@ __device__ inline void gemm_nt(T* y, const T* x, const T* w, const float* bias, 
     store_sums<T, TILE, VECTORS>(sums, shared.sums[warp], y, bias, residual, p, tile.row + warp_row, tile.column + warp_column);
 }
 
-#define GEMM_NT(NAME, T, TILE, VECTORS)                                                                     \
-    extern "C" __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS)                               \
-        NAME(T* y, const T* x, const T* w, const float* bias, const T* residual, GemmNtParams p) {          \
-        gemm_nt<T, TILE, VECTORS>(y, x, w, bias, residual, p);                                              \
+#define GEMM_NT(NAME, T, TILE, VECTORS)                                                            \
+    extern "C" __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS)                      \
+        NAME(T* y, const T* x, const T* w, const float* bias, const T* residual, GemmNtParams p) { \
+        gemm_nt<T, TILE, VECTORS>(y, x, w, bias, residual, p);                                     \
     }
 
 GEMM_NT(gemm_nt_128x160_f16, f16, Tile128x160, true)

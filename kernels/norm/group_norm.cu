@@ -1,31 +1,31 @@
-// y = (x - mean) / sqrt(variance + eps) weight + bias, then x sigmoid(x) if asked for; mean and variance over the channels of a group
-// at all positions of a sample (Wu & He 2018). Reference: src/ops/norm.
+// y = (x - mean) / sqrt(variance + eps) weight + bias, then x sigmoid(x) if asked for; mean and variance over the channels of a
+// group at all positions of a sample (Wu & He 2018). Reference: src/ops/norm.
 //
 //   x [B, P, X], skip [B, P, S] (null if S = 0), y [B, P, C]   f16 or bf16, channels last: C = X + S, those of x first, P = H W
 //   weight, bias [C]                                           f32
-//   statistics [B, G, chunks, 2]                               f32: mean, and sum of squared differences from it, of a group in a chunk
-// Two launches. `statistics` cuts the positions of a sample into chunks, one block each, so that a batch of one fills the GPU; `apply`
-// merges the chunks of its sample (Chan, Golub & LeVeque 1979), which costs 8 G chunks bytes out of L2 a block, and writes y. y must
-// overlap nothing.
+//   statistics [B, G, chunks, 2]                               f32: of a group in a chunk, mean and sum of squares about it
+// Two launches. `statistics` cuts the positions of a sample into chunks, one block each, so that a batch of one fills the GPU;
+// `apply` merges the chunks of its sample (Chan, Golub & LeVeque 1979), which costs 8 G chunks bytes out of L2 a block, and
+// writes y. y must overlap nothing.
 //
-// Within a chunk every channel is summed relative to its value at the first position of the chunk, so that a mean far from zero costs no
-// precision. The order of sums depends on P, C and the chunks alone. So take the chunks from P and C, and nothing but the blocks of
-// `apply` from B:
+// Within a chunk every channel is summed relative to its value at the first position of the chunk, so that a mean far from zero
+// costs no precision. The order of sums depends on P, C and the chunks alone. So take the chunks from P and C, and nothing but
+// the blocks of `apply` from B:
 //   chunks = min(64, ceil(P C / 16384)), chunk = ceil(P / chunks), then chunks = ceil(P / chunk)
 //   block_positions: whatever gives some 4 blocks an SM, but at least 16384 / C
 //
-// Entries                                   threads   grid                               dynamic shared bytes
-//   group_norm_statistics_{f16,bf16}          320     (chunks, B)                        8 C
+// Entries                                   threads   grid                               dynamic shared bytes (and static)
+//   group_norm_statistics_{f16,bf16}          320     (chunks, B)                        8 C (20480; `any` 2560)
 //   group_norm_apply_{f16,bf16}               320     (ceil(P / block_positions), B)     8 G
 //   group_norm_{statistics,apply}_any_{f16,bf16}      the same
 // The first two need X and S to be multiples of 8 and all pointers of 16 bytes; `any` reads element by element.
-// 320 threads are 8, 4, 2, 1 rows of SD's 320, 640, 1280, 2560 channels.
+// At most 64 registers, so 3 blocks an SM. 320 threads are 8, 4, 2, 1 rows of SD's 320, 640, 1280, 2560 channels.
 //
-// Moves 6 bytes an element (statistics read 2, apply 2 and 2) for about 3 FLOP and 3, with SiLU 9: memory binds, in L2 where x has just
-// been written and fits. Predicted: 0.85 of the copy bandwidth for large P. Measured: not yet.
+// Moves 6 bytes an element (statistics read 2, apply 2 and 2) for about 3 FLOP and 3, with SiLU 9: memory binds, in L2 where x
+// has just been written and fits. Predicted: 0.85 of the copy bandwidth for large P. Measured: not yet.
 //
 // Ladder
-//   Chunks of positions, not a block for each group: a group of 10 channels is 20 bytes of every row, less than a sector. Predicted.
+//   Chunks of positions, not a block for each group: a group of 10 channels is 20 bytes of every row, no sector. Predicted.
 //   Merging in `apply`, not in a launch of its own: with at most 64 chunks it reads at most 16 KB of L2 a block; a launch costs a
 //     microsecond 61 times a step. Predicted.
 #include "../common.cuh"
@@ -98,7 +98,7 @@ struct Place {
     }
 };
 
-// ---- Statistics of a chunk -----------------------------------------------------------------------------------------------------
+// ---- Statistics of a chunk ------------------------------------------------------------------------------------------
 
 // Sums of x - origin and its square over the positions of this thread.
 template <typename T, int N>
@@ -182,7 +182,7 @@ __device__ inline void group_norm_statistics(float2* statistics, const T* x, con
     }
 }
 
-// ---- Application ---------------------------------------------------------------------------------------------------------------
+// ---- Application ----------------------------------------------------------------------------------------------------
 
 // Merges the chunks of a sample. A warp takes a group, a lane every 32nd chunk.
 __device__ inline void merge_chunks(Group* groups, const float2* statistics, const GroupNormParams& p) {
@@ -208,8 +208,9 @@ __device__ inline void merge_chunks(Group* groups, const float2* statistics, con
 
 // The positions of this thread, of a sample of y.
 template <typename T, int N>
-__device__ inline void apply_positions(T* y, uint32_t channels, const Column<T>& from, uint32_t first, uint32_t end, const Place& place,
-                                       const Group* groups, const float* weight, const float* bias, const GroupNormParams& p) {
+__device__ inline void apply_positions(T* y, uint32_t channels, const Column<T>& from, uint32_t first, uint32_t end,
+                                       const Place& place, const Group* groups, const float* weight, const float* bias,
+                                       const GroupNormParams& p) {
     const uint32_t channel = place.vector * N, size = channels / p.groups;
     float mean[N], factor[N], shift[N];
     uint32_t group = channel / size, next = (group + 1) * size;
@@ -257,15 +258,15 @@ __device__ inline void group_norm_apply(T* y, const T* x, const T* skip, const f
     }
 }
 
-#define GROUP_NORM(SUFFIX, T, N)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                           \
-        group_norm_statistics_##SUFFIX(float2* statistics, const T* x, const T* skip, GroupNormParams p) {                          \
-        group_norm_statistics<T, N>(statistics, x, skip, p);                                                                        \
-    }                                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                           \
-        group_norm_apply_##SUFFIX(T* y, const T* x, const T* skip, const float2* statistics, const float* weight, const float* bias, \
-                                  GroupNormParams p) {                                                                              \
-        group_norm_apply<T, N>(y, x, skip, statistics, weight, bias, p);                                                            \
+#define GROUP_NORM(SUFFIX, T, N)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                 \
+        group_norm_statistics_##SUFFIX(float2* statistics, const T* x, const T* skip, GroupNormParams p) {        \
+        group_norm_statistics<T, N>(statistics, x, skip, p);                                                      \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                 \
+        group_norm_apply_##SUFFIX(T* y, const T* x, const T* skip, const float2* statistics, const float* weight, \
+                                  const float* bias, GroupNormParams p) {                                         \
+        group_norm_apply<T, N>(y, x, skip, statistics, weight, bias, p);                                          \
     }
 
 GROUP_NORM(f16, f16, 8)

@@ -5,12 +5,13 @@
 // Statistics in two passes, mean first, in an order that depends on C and on whether pointers are multiples of 16 bytes.
 //
 // Entries                            threads   grid              shared bytes
-//   layer_norm_forward_{f16,bf16}      128     ceil(rows / 4)    0     C a multiple of 8, at most 2048; pointers multiples of 16 bytes
+//   layer_norm_forward_{f16,bf16}      128     ceil(rows / 4)    0     C a multiple of 8, at most 2048; pointers of 16 bytes
 //   layer_norm_forward_any_{f16,bf16}  256     rows              64    every C
-// The first gives a warp a row and keeps it in registers. The second gives a block a row and reads it three times, out of L1 but for the
-// first; it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
+// The first gives a warp a row and keeps it in registers. The second gives a block a row and reads it three times, out of L1 but
+// for the first (62 and at most 39 registers); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
 //
-// Moves 4 bytes an element for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured: not yet.
+// Moves 4 bytes an element for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured:
+// not yet.
 #include "../common.cuh"
 
 constexpr int ROW_VECTORS = 8;  // of a lane, at most: 8 x 8 x 32 = 2048 channels
@@ -44,7 +45,7 @@ __device__ inline void scale_and_shift(float (&x)[N], float mean, float factor, 
     }
 }
 
-// ---- A row in the registers of a warp ------------------------------------------------------------------------------------------
+// ---- A row in the registers of a warp -------------------------------------------------------------------------------
 
 template <typename T>
 __device__ inline void layer_norm(T* y, const T* x, const float* weight, const float* bias, const LayerNormParams& p) {
@@ -93,7 +94,7 @@ __device__ inline void layer_norm(T* y, const T* x, const float* weight, const f
     }
 }
 
-// ---- A row of any width --------------------------------------------------------------------------------------------------------
+// ---- A row of any width ---------------------------------------------------------------------------------------------
 
 template <typename T, int N>
 __device__ inline void layer_norm_any(LayerNormShared& shared, T* y, const T* x, const float* weight, const float* bias,
@@ -122,19 +123,19 @@ __device__ inline void layer_norm_any(LayerNormShared& shared, T* y, const T* x,
     }
 }
 
-#define LAYER_NORM(SUFFIX, T)                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                                           \
-        layer_norm_forward_##SUFFIX(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {                     \
-        layer_norm(y, x, weight, bias, p);                                                                                             \
-    }                                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                                          \
-        layer_norm_forward_any_##SUFFIX(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {                 \
-        __shared__ LayerNormShared shared;                                                                                             \
-        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                                                    \
-            layer_norm_any<T, LANES<T>>(shared, y, x, weight, bias, p);                                                                \
-        } else {                                                                                                                       \
-            layer_norm_any<T, 1>(shared, y, x, weight, bias, p);                                                                       \
-        }                                                                                                                              \
+#define LAYER_NORM(SUFFIX, T)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                           \
+        layer_norm_forward_##SUFFIX(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {     \
+        layer_norm(y, x, weight, bias, p);                                                                             \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                          \
+        layer_norm_forward_any_##SUFFIX(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) { \
+        __shared__ LayerNormShared shared;                                                                             \
+        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                                    \
+            layer_norm_any<T, LANES<T>>(shared, y, x, weight, bias, p);                                                \
+        } else {                                                                                                       \
+            layer_norm_any<T, 1>(shared, y, x, weight, bias, p);                                                       \
+        }                                                                                                              \
     }
 
 LAYER_NORM(f16, f16)

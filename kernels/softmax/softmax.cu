@@ -1,21 +1,20 @@
 // y = softmax(scale x) over each row: e^(scale x - m) / sum of e^(scale x - m), m the largest scale x of the row.
 //
 //   x, y [rows, width]   f16, bf16 or f32, row-major; y may be x
-// The running maximum and sum of Milakov & Gimelshein 2018, so that x is read twice and not three times. A row of which all is -inf, or
-// that holds NaN or (scaled) +inf, gives NaN, as PyTorch's does; single -inf give 0. The order of sums depends on the width and on
-// whether pointers are multiples of 16 bytes.
+// The running maximum and sum of Milakov & Gimelshein 2018, so that x is read twice and not three times. A row of which all is
+// -inf, or that holds NaN or (scaled) +inf, gives NaN, as PyTorch's does; single -inf give 0. The order of sums depends on the
+// width and on whether pointers are multiples of 16 bytes.
 //
 // Entries                           threads   grid   shared bytes
 //   softmax_forward_{f16,bf16,f32}    256     rows   64    every width; vectors where rows start at multiples of 16 bytes
 //
-// Moves 2 elements' bytes from and to memory for each element, and reads one more (from L1 for rows up to some 20,000 bytes, else from
-// L2), for two exponentials an element: memory binds, since 16 exponentials a cycle and SM take 3.9e12 a second on H100, 15.6e12 bytes of
-// f16. Predicted: 0.8 of the copy bandwidth for rows of 1,000 and more; shorter rows leave threads idle. Measured: not yet.
+// Moves an element in and out of memory and reads it once more, from L1 for rows up to some 20,000 bytes, else from L2, for two
+// exponentials: memory binds, since 3.9e12 of them a second on H100 (16 a cycle and SM) go with 7.8e12 bytes of f16. Predicted:
+// 0.8 of the copy bandwidth for rows of 1,000 and more; shorter rows leave threads idle. Measured: not yet.
 #include "../common.cuh"
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / WARP;
-constexpr float LOG2_E = 1.44269504f;
 
 struct SoftmaxParams {
     uint32_t rows;
@@ -28,7 +27,8 @@ struct SoftmaxShared {
     float sums[WARPS];
 };
 
-// What exponents are relative to, so that the difference is rounded and not the product: the maximum, but 0 while all is -inf, since -inf + inf is NaN.
+// What exponents are relative to, so that the difference is rounded and not the product: the maximum, but 0 while all is -inf,
+// since -inf + inf is NaN.
 __device__ inline float exponent_origin(float max) { return max == -INFINITY ? 0.0f : max; }
 
 template <typename T, int N>
@@ -59,17 +59,16 @@ __device__ inline void softmax(SoftmaxShared& shared, T* y, const T* x, const So
     }
 }
 
-#define SOFTMAX(T)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(THREADS) softmax_forward_##T(T* y, const T* x, SoftmaxParams p) {        \
-        __shared__ SoftmaxShared shared;                                                                                  \
-        if (p.width % LANES<T> == 0 && aligned_to_vectors(y, x)) {                                                        \
-            softmax<T, LANES<T>>(shared, y, x, p);                                                                        \
-        } else {                                                                                                          \
-            softmax<T, 1>(shared, y, x, p);                                                                               \
-        }                                                                                                                 \
+#define SOFTMAX(T)                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) softmax_forward_##T(T* y, const T* x, SoftmaxParams p) { \
+        __shared__ SoftmaxShared shared;                                                                           \
+        if (p.width % LANES<T> == 0 && aligned_to_vectors(y, x)) {                                                 \
+            softmax<T, LANES<T>>(shared, y, x, p);                                                                 \
+        } else {                                                                                                   \
+            softmax<T, 1>(shared, y, x, p);                                                                        \
+        }                                                                                                          \
     }
 
-using f32 = float;
 SOFTMAX(f16)
 SOFTMAX(bf16)
 SOFTMAX(f32)
