@@ -1,3 +1,10 @@
 //! Number formats, their conversions, and the arithmetic of approximate and tensor-core instructions.
 
+pub mod arithmetic;
+pub mod double;
 pub mod format;
+pub mod half;
+pub mod mma;
+
+#[cfg(test)]
+mod testing;

@@ -1,6 +1,6 @@
 use super::*;
+use crate::number::testing::{ROUNDINGS, Words};
 
-const ROUNDINGS: [Rounding; 5] = [Rounding::NearestEven, Rounding::Zero, Rounding::Down, Rounding::Up, Rounding::NearestAway];
 const SMALL: [Format; 4] = [Format::F16, Format::Bf16, Format::E4m3, Format::E5m2];
 
 /// Value of a finite, non-negative pattern by the definition of the format.
@@ -87,19 +87,6 @@ impl Search {
         let inside = matches!((rounding, negative), (Rounding::Zero, _) | (Rounding::Down, false) | (Rounding::Up, true));
         let index = if index == overflow && (saturate || inside) { overflow - 1 } else { index };
         index as u32 | (negative as u32) << (self.format.bits() - 1)
-    }
-}
-
-/// A repeatable stream of 64-bit words (splitmix64).
-struct Words(u64);
-
-impl Words {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
     }
 }
 
