@@ -1,6 +1,7 @@
 //! Number formats, their conversions, and the arithmetic of approximate and tensor-core instructions.
 
 pub mod arithmetic;
+pub mod convert;
 pub mod double;
 pub mod format;
 pub mod half;
