@@ -20,6 +20,15 @@ pub struct Mode {
 /// The NaN that f32 instructions produce.
 pub const NAN_F32: f32 = f32::from_bits(0x7fff_ffff);
 
+/// Replaces any NaN by [`NAN_F32`].
+///
+/// On patterns, because LLVM takes all NaN for one: it folds "if x is NaN then this NaN else x" on floats to x.
+#[inline]
+pub fn canonical(value: f32) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { NAN_F32.to_bits() } else { bits })
+}
+
 /// Zero with the sign of `value` if `value` is subnormal, else `value`.
 #[inline]
 pub fn flush(value: f32) -> f32 {
@@ -41,8 +50,7 @@ fn operand(value: f32, mode: Mode) -> f32 {
 /// Applies the modifiers of the result: canonical NaN, flush, clamp.
 #[inline]
 pub(crate) fn finish(value: f32, mode: Mode) -> f32 {
-    let value = if value.is_nan() { NAN_F32 } else { value };
-    let value = operand(value, mode);
+    let value = operand(canonical(value), mode);
     if mode.sat { saturate(value) } else { value }
 }
 

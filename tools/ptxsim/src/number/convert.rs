@@ -2,7 +2,7 @@
 //!
 //! Registers are `u64` here: a value of a narrower type is in the low bits, zero- or sign-extended for integers as their type says.
 
-use super::double::NAN_F64;
+use super::double::canonical;
 use super::format::{
     Format, Rounding, bf16_to_f32, decode, encode, f16_to_f32, f32_to_bf16, f32_to_f16, round, rounds_up, split,
 };
@@ -51,7 +51,7 @@ pub fn read(register: u64, format: Format) -> f64 {
 #[inline]
 fn write(value: f64, format: Format, rounding: Rounding, satfinite: bool, relu: bool) -> u64 {
     if let Format::F64 = format {
-        return if value.is_nan() { NAN_F64 } else { value }.to_bits();
+        return canonical(value).to_bits();
     }
     encode(value, format, rounding, satfinite, relu) as u64
 }

@@ -9,9 +9,11 @@ use super::format::{Format, Rounding, round, split};
 /// The NaN that f64 instructions produce.
 pub const NAN_F64: f64 = f64::from_bits(0xfff8_0000_0000_0000);
 
+/// Replaces any NaN by [`NAN_F64`]; on patterns, as [`super::arithmetic::canonical`].
 #[inline]
-fn finish(value: f64) -> f64 {
-    if value.is_nan() { NAN_F64 } else { value }
+pub fn canonical(value: f64) -> f64 {
+    let bits = value.to_bits();
+    f64::from_bits(if bits & (u64::MAX >> 1) > 0x7ff0 << 48 { NAN_F64.to_bits() } else { bits })
 }
 
 /// A number +-(significand / 2^125) * 2^exponent, the significand's top bit at 125 unless it is 0; its lowest bit may be sticky.
@@ -84,7 +86,7 @@ impl Wide {
 #[inline]
 pub fn add(a: f64, b: f64, mode: Mode) -> f64 {
     if mode.rounding == Rounding::NearestEven || !a.is_finite() || !b.is_finite() {
-        return finish(a + b);
+        return canonical(a + b);
     }
     Wide::from_f64(a).sum(Wide::from_f64(b), mode.rounding).round(mode.rounding)
 }
@@ -99,7 +101,7 @@ pub fn sub(a: f64, b: f64, mode: Mode) -> f64 {
 #[inline]
 pub fn mul(a: f64, b: f64, mode: Mode) -> f64 {
     if mode.rounding == Rounding::NearestEven || !a.is_finite() || !b.is_finite() {
-        return finish(a * b);
+        return canonical(a * b);
     }
     Wide::product(a, b).round(mode.rounding)
 }
@@ -108,7 +110,7 @@ pub fn mul(a: f64, b: f64, mode: Mode) -> f64 {
 #[inline]
 pub fn fma(a: f64, b: f64, c: f64, mode: Mode) -> f64 {
     if mode.rounding == Rounding::NearestEven || !a.is_finite() || !b.is_finite() || !c.is_finite() {
-        return finish(a.mul_add(b, c));
+        return canonical(a.mul_add(b, c));
     }
     Wide::product(a, b).sum(Wide::from_f64(c), mode.rounding).round(mode.rounding)
 }
@@ -117,7 +119,7 @@ pub fn fma(a: f64, b: f64, c: f64, mode: Mode) -> f64 {
 #[inline]
 pub fn div(a: f64, b: f64, mode: Mode) -> f64 {
     if mode.rounding == Rounding::NearestEven || !a.is_finite() || !b.is_finite() || a == 0.0 || b == 0.0 {
-        return finish(a / b);
+        return canonical(a / b);
     }
     let ((a_negative, a_exponent, a), (b_negative, b_exponent, b)) = (split(a), split(b));
     let (dividend, divisor) = ((a >> 11) as u128 * (1 << 72), (b >> 11) as u128);
@@ -137,7 +139,7 @@ pub fn rcp(a: f64, mode: Mode) -> f64 {
 #[inline]
 pub fn sqrt(a: f64, mode: Mode) -> f64 {
     if mode.rounding == Rounding::NearestEven || !a.is_finite() || a <= 0.0 {
-        return finish(a.sqrt());
+        return canonical(a.sqrt());
     }
     let (_, exponent, significand) = split(a);
     // An even exponent, and 2^126 for 1.0, whose root is 2^63.

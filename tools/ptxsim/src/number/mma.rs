@@ -5,7 +5,7 @@
 //! Sums: products are exact; C and then all K products are added in f64 in ascending order of k; one rounding to nearest ends it.
 //! Tensor units align and truncate instead, so they lose bits that this keeps; sums of small integers are exact in both.
 
-use super::arithmetic::NAN_F32;
+use super::arithmetic::canonical;
 use super::format::{bf16_to_f32, e4m3_to_f32, e5m2_to_f32, f16_to_f32, f64_to_f16, tf32_significant};
 
 /// Element type of A or B.
@@ -232,11 +232,10 @@ fn pack_d(matrix: &[[f64; 8]; 16], accumulator: Accumulator, registers: &mut [Re
         let (row, column) = c_element(lane, index);
         matrix[row][column]
     };
-    let single = |value: f64| if value.is_nan() { NAN_F32.to_bits() } else { (value as f32).to_bits() };
     for (r, register) in registers.iter_mut().enumerate() {
         for (lane, bits) in register.iter_mut().enumerate() {
             *bits = match accumulator {
-                Accumulator::F32 => single(value(lane, r)),
+                Accumulator::F32 => canonical(value(lane, r) as f32).to_bits(),
                 Accumulator::F16 => f64_to_f16(value(lane, 2 * r)) as u32 | (f64_to_f16(value(lane, 2 * r + 1)) as u32) << 16,
                 // Sums of at most 32 products of 8 bits and an s32 are exact in f64, and in i64. `as i32` of a float saturates.
                 Accumulator::S32 { saturate: true } => value(lane, r) as i32 as u32,

@@ -1,5 +1,6 @@
 //! Number formats, their conversions, and the arithmetic of approximate and tensor-core instructions.
 
+pub mod approx;
 pub mod arithmetic;
 pub mod convert;
 pub mod double;
