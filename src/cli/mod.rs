@@ -3,6 +3,7 @@
 mod bench;
 mod counter;
 mod demo;
+mod doctor;
 mod gallery;
 mod generate;
 mod progress;
@@ -46,6 +47,8 @@ enum Command {
     Tinyworld(tinyworld::Args),
     /// Measure the speed of a part of a model, or of all of it.
     Bench(bench::Args),
+    /// Say what this machine has, and what syntic will use of it.
+    Doctor(doctor::Args),
 }
 
 impl Cli {
@@ -59,6 +62,7 @@ impl Cli {
             Command::RandomModel(args) => random_model::run(args),
             Command::Tinyworld(args) => tinyworld::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! done in order; only [`Backend::download`] and [`Backend::synchronize`] wait for it. Addresses and handles are numbers that the
 //! backend gave out; [`super::gpu`] alone keeps them, frees each once, and passes them back to the backend that they came from.
 
-use super::kernels::KernelFile;
+use super::kernels::Choice;
 use super::signature::Signature;
 use crate::Result;
 use std::fmt;
@@ -26,7 +26,7 @@ impl fmt::Display for Capability {
 }
 
 /// Memory of a device, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryInfo {
     /// Not taken by anybody.
     pub free: u64,
@@ -99,8 +99,11 @@ pub(super) trait Backend: Send + Sync {
     /// Sets every byte.
     fn fill(&self, to: u64, byte: u8, bytes: usize) -> Result<()>;
 
-    /// Loads an entry of `file`, which [`super::kernels::choose`] chose for this capability.
-    fn load(&self, file: &'static KernelFile, entry: &'static str, signature: &Signature) -> Result<KernelHandle>;
+    /// Bytes of shared memory that a block can have.
+    fn shared_limit(&self) -> u32;
+
+    /// Loads a kernel that was chosen for this capability.
+    fn load(&self, choice: &Choice, signature: &Signature) -> Result<KernelHandle>;
 
     /// Puts a kernel into the queue. `arguments` is its parameter block, laid out as its signature says.
     fn launch(&self, kernel: KernelHandle, geometry: Geometry, arguments: &[u8]) -> Result<()>;

@@ -1,11 +1,10 @@
 //! A GPU: a backend, the type in which it stores activations, and the kernels loaded so far.
 
-use super::architecture::choose;
 use super::backend::{Backend, EventHandle, GraphHandle, KernelHandle, MemoryInfo};
 use super::convert::{BLOCK, decode, encode};
 use super::cpu::Cpu;
-use super::kernels::{self, KernelFile};
-use super::launch::Launch;
+use super::kernels;
+use super::launch::{Arguments, Launch};
 use super::signature::Signature;
 use super::{cuda, sim};
 use crate::tensor::DType;
@@ -24,7 +23,6 @@ pub struct Gpu {
 struct Shared {
     backend: Box<dyn Backend>,
     storage: DType,
-    files: &'static [KernelFile],
     kernels: Mutex<HashMap<&'static str, Arc<Kernel>>>,
     /// For what stays on the host.
     host: Cpu,
@@ -32,6 +30,7 @@ struct Shared {
 
 /// A loaded kernel.
 struct Kernel {
+    entry: &'static kernels::Entry,
     signature: Signature,
     handle: KernelHandle,
 }
@@ -43,7 +42,7 @@ impl Gpu {
     /// [`Error::Usage`] if there is no driver of at least CUDA 13.0, no such card, or no kernel in this program.
     pub fn cuda(index: usize, storage: DType, threads: usize) -> Result<Gpu> {
         embedded()?;
-        Gpu::new(Box::new(cuda::Cuda::open(index)?), storage, Cpu::new(threads)?, kernels::files())
+        Gpu::new(Box::new(cuda::Cuda::open(index)?), storage, Cpu::new(threads)?)
     }
 
     /// The simulator: the same kernels, executed by this machine's processor, slowly and suspiciously.
@@ -53,14 +52,14 @@ impl Gpu {
     pub fn sim(storage: DType, threads: usize) -> Result<Gpu> {
         embedded()?;
         let host = Cpu::new(threads)?;
-        Gpu::new(Box::new(sim::Sim::new(host.threads())), storage, host, kernels::files())
+        Gpu::new(Box::new(sim::Sim::new(host.threads())), storage, host)
     }
 
-    pub(super) fn new(backend: Box<dyn Backend>, storage: DType, host: Cpu, files: &'static [KernelFile]) -> Result<Gpu> {
+    pub(super) fn new(backend: Box<dyn Backend>, storage: DType, host: Cpu) -> Result<Gpu> {
         if !matches!(storage, DType::F16 | DType::BF16) {
             return Err(Error::Internal { op: "device", message: format!("a GPU stores f16 or bf16, not {storage}") });
         }
-        Ok(Gpu { shared: Arc::new(Shared { backend, storage, files, kernels: Mutex::default(), host }) })
+        Ok(Gpu { shared: Arc::new(Shared { backend, storage, kernels: Mutex::default(), host }) })
     }
 
     /// Element type of activations and weights.
@@ -145,14 +144,20 @@ impl Gpu {
 
     /// Checks a launch without performing it, and loads its kernel.
     pub(super) fn check(&self, launch: &Launch<'_>) -> Result<()> {
-        launch.pack(&self.kernel(launch.entry())?.signature).map(drop)
+        self.prepare(launch).map(drop)
     }
 
     /// The one place where kernels are launched.
     pub(super) fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let kernel = self.kernel(launch.entry())?;
-        let arguments = launch.pack(&kernel.signature)?;
+        let (kernel, arguments) = self.prepare(launch)?;
         self.backend().launch(kernel.handle, launch.geometry(), arguments.bytes())
+    }
+
+    fn prepare(&self, launch: &Launch<'_>) -> Result<(Arc<Kernel>, Arguments)> {
+        let kernel = self.kernel(launch.entry())?;
+        launch.check_geometry(kernel.entry, self.backend().shared_limit())?;
+        let arguments = launch.pack(&kernel.signature)?;
+        Ok((kernel, arguments))
     }
 
     fn kernel(&self, entry: &'static str) -> Result<Arc<Kernel>> {
@@ -161,12 +166,12 @@ impl Gpu {
             return Ok(kernel.clone());
         }
         let capability = self.backend().capability();
-        let Some((file, _)) = choose(self.shared.files, entry, capability) else {
+        let Some(choice) = kernels::choose(entry, (capability.major, capability.minor)) else {
             return Err(Error::launch(entry, format!("this program has no such kernel for {capability}")));
         };
-        let signature = Signature::parse(file.ptx, entry)?;
-        let handle = self.backend().load(file, entry, &signature)?;
-        let kernel = Arc::new(Kernel { signature, handle });
+        let signature = Signature::parse(choice.file.ptx, entry)?;
+        let handle = self.backend().load(&choice, &signature)?;
+        let kernel = Arc::new(Kernel { entry: choice.entry, signature, handle });
         kernels.insert(entry, kernel.clone());
         Ok(kernel)
     }

@@ -1,6 +1,7 @@
 //! One launch of a kernel: what, how large, with which arguments; checked against the kernel's own parameter list.
 
 use super::backend::Geometry;
+use super::kernels::Entry;
 use super::signature::{Param, Signature};
 use super::tensor::Tensor;
 use crate::tensor::DType;
@@ -156,18 +157,31 @@ impl<'a> Launch<'a> {
             }
             block.put(param, given.bytes);
         }
-        self.check_geometry()?;
         Ok(block)
     }
 
-    /// The limits of every GPU there is (CUDA programming guide, "Compute Capabilities").
-    fn check_geometry(&self) -> Result<()> {
-        let Geometry { grid, block, .. } = self.geometry;
+    /// Checks the geometry: the limits of every GPU (CUDA programming guide, "Compute Capabilities"), those of the kernel, and the
+    /// `shared_limit` of this GPU.
+    ///
+    /// # Errors
+    /// [`Error::Launch`] naming the entry, the geometry and the limit.
+    pub(super) fn check_geometry(&self, kernel: &Entry, shared_limit: u32) -> Result<()> {
+        let Geometry { grid, block, shared } = self.geometry;
+        let fail = |reason: String| Err(Error::launch(self.entry, format!("{}: {reason}", self.geometry)));
         let empty = grid.contains(&0) || block.contains(&0);
         let blocks_fit = grid[0] <= i32::MAX as u32 && grid[1].max(grid[2]) <= u32::from(u16::MAX);
-        let threads: u64 = block.iter().map(|&extent| u64::from(extent)).product();
+        let threads = block.iter().fold(1u64, |threads, &extent| threads.saturating_mul(extent.into()));
         if empty || !blocks_fit || threads > 1024 || block[2] > 64 {
-            return Err(Error::launch(self.entry, format!("no GPU runs a {}", self.geometry)));
+            return fail("no GPU runs this".into());
+        }
+        if let Some(most) = kernel.max_threads.filter(|&most| threads > u64::from(most)) {
+            return fail(format!("the kernel is built for at most {most} threads"));
+        }
+        if u64::from(kernel.static_shared) + u64::from(shared) > u64::from(shared_limit) {
+            return fail(format!(
+                "with {} bytes of its own that is more than the {shared_limit} of this GPU",
+                kernel.static_shared
+            ));
         }
         Ok(())
     }
@@ -253,15 +267,40 @@ mod tests {
         assert!(many.pack(&signature(&pointer.repeat(MOST_TENSORS))).is_ok());
         refuse(many.address(1), &pointer.repeat(MOST_TENSORS + 1), &["13"]);
         refuse(Launch::new("add_f16", [1; 3], [1; 3]), ".param .align 8 .b8 p[520]", &["1 arguments, and 0"]);
+    }
+
+    #[test]
+    fn geometries_keep_to_the_limits() {
+        let kernel = Entry {
+            name: "add_f16",
+            registers: 32,
+            stack: 0,
+            spill_stores: 0,
+            spill_loads: 0,
+            static_shared: 1000,
+            constant: 0,
+            max_threads: Some(256),
+        };
+        let check = |grid, block, shared| Launch::new("add_f16", grid, block).shared(shared).check_geometry(&kernel, 64 << 10);
+        check([i32::MAX as u32, 65535, 65535], [16, 16, 1], 64 * 1024 - 1000).unwrap();
+        let refuse = |grid, block, shared, part: &str| {
+            let error = check(grid, block, shared).unwrap_err().to_string();
+            assert!(error.contains("add_f16") && error.contains("grid") && error.contains(part), "{error}");
+        };
         for (grid, block) in [
             ([0, 1, 1], [1; 3]),
             ([1; 3], [1, 0, 1]),
             ([1; 3], [1025, 1, 1]),
+            ([1; 3], [1, 1, 65]),
             ([1, 1 << 16, 1], [1; 3]),
             ([1 << 31, 1, 1], [1; 3]),
+            ([1; 3], [u32::MAX; 3]),
         ] {
-            refuse(Launch::new("add_f16", grid, block), "", &["no GPU runs a grid", "block"]);
+            refuse(grid, block, 0, "no GPU runs this");
         }
+        refuse([1; 3], [257, 1, 1], 0, "at most 256 threads");
+        refuse([1; 3], [1; 3], 64 * 1024 - 999, "1000 bytes of its own");
+        refuse([1; 3], [1; 3], u32::MAX, "65536 of this GPU");
     }
 
     #[test]

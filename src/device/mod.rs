@@ -10,7 +10,6 @@
 
 #![allow(unsafe_code)]
 
-mod architecture;
 mod arena;
 mod backend;
 mod buffer;
@@ -38,7 +37,7 @@ pub use exec::{Cost, Exec, Observer};
 pub use gpu::{Gpu, Graph};
 pub(crate) use launch::entries;
 pub use launch::{Entries, Launch, Params};
-pub use survey::{Card, Survey};
+pub use survey::{Card, CudaState, Host, KernelState, Survey, Use};
 pub use tensor::Tensor;
 
 use crate::tensor::DType;

@@ -1,31 +1,14 @@
 //! Passes on a simulated GPU: memory, transfers, launches, captured passes, failures.
 
 use super::gpu::Gpu;
-use super::kernels::{Entry, KernelFile};
-use super::sim::Sim;
 use super::*;
 use crate::ops::elementwise::{add, repeat_batch, select_positions, timestep_embedding};
 use crate::tensor::Shape;
 use std::sync::Mutex;
 use std::time::Instant;
 
-const PTX: &str = concat!(
-    ".visible .entry add_f16(\n.param .u64 o,\n.param .u64 x,\n.param .u64 y,\n.param .align 8 .b8 p[8]\n)\n{\n}\n",
-    ".visible .entry add_bf16(\n.param .u64 o,\n.param .u64 x,\n.param .u64 y,\n.param .align 8 .b8 p[8]\n)\n{\n}\n",
-    ".visible .entry narrow_f16(\n.param .u64 o,\n.param .u64 x,\n.param .align 8 .b8 p[8]\n)\n{\n}\n",
-);
-
-const FILES: &[KernelFile] = &[KernelFile {
-    name: "add",
-    arch: "sm_80",
-    ptx: PTX,
-    cubin: b"",
-    entries: &[Entry { name: "add_f16" }, Entry { name: "add_bf16" }, Entry { name: "narrow_f16" }],
-}];
-
 fn sims() -> [Device; 2] {
-    [DType::F16, DType::BF16]
-        .map(|storage| Device::Gpu(Gpu::new(Box::new(Sim::new(2)), storage, Cpu::new(2).unwrap(), FILES).unwrap()))
+    [DType::F16, DType::BF16].map(|storage| Device::Gpu(Gpu::sim(storage, 2).unwrap()))
 }
 
 /// Quarters of small integers: exact in f16 and in bf16, and so are their sums.
@@ -172,7 +155,7 @@ fn undefined_values_are_found() {
             add(exec, &x, &y).map(drop)
         })
         .unwrap_err();
-    assert!(matches!(&kernel, Error::Launch { entry: "add_f16", .. }), "{kernel}");
+    assert!(matches!(&kernel, Error::Launch { entry: "add_forward_f16", .. }), "{kernel}");
 }
 
 #[test]
@@ -187,8 +170,8 @@ fn misfits_are_refused_while_recording() {
         let error = Plan::record(device, record).unwrap_err().to_string();
         assert!(error.contains(entry) && error.contains(part), "{error}");
     };
-    entry("add_f16", "takes 4 arguments, and 2 were given");
-    entry("mul_f16", "no such kernel for sm_80");
+    entry("add_forward_f16", "takes 4 arguments, and 2 were given");
+    entry("mul_forward_f16", "no such kernel for sm_80");
     let error = device.cpu_only("attention").unwrap_err();
     assert_eq!(
         (error.to_string().as_str(), error.hint().unwrap().as_str()),

@@ -5,7 +5,7 @@ mod engine;
 
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::cpu::parallel::Line;
-use super::kernels::KernelFile;
+use super::kernels::Choice;
 use super::signature::Signature;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// The oldest card that the kernels are made for.
 const CAPABILITY: Capability = Capability { major: 8, minor: 0 };
+
+/// Bytes of shared memory that a block of it can have (CUDA programming guide, "Technical specifications per compute capability").
+const SHARED_LIMIT: u32 = 163 * 1024;
 
 /// Bytes that pass through the host's memory at a time.
 const PIECE: usize = 1 << 20;
@@ -210,7 +213,12 @@ impl Backend for Sim {
         self.submit(Action::Fill { to, byte, bytes })
     }
 
-    fn load(&self, file: &'static KernelFile, entry: &'static str, _: &Signature) -> Result<KernelHandle> {
+    fn shared_limit(&self) -> u32 {
+        SHARED_LIMIT
+    }
+
+    fn load(&self, choice: &Choice, _: &Signature) -> Result<KernelHandle> {
+        let (file, entry) = (choice.file, choice.entry.name);
         let mut modules = lock(&self.modules);
         let module = match modules.get(&(file.name, file.arch)) {
             Some(module) => module.clone(),

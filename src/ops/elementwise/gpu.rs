@@ -4,7 +4,7 @@ use crate::Result;
 use crate::device::{Entries, Exec, Launch, Params, Tensor, entries};
 use bytemuck::{Pod, Zeroable};
 
-const ADD: Entries = entries!("add");
+const ADD: Entries = entries!("add_forward");
 
 /// Threads of a block.
 const THREADS: u32 = 256;
