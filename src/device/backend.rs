@@ -99,6 +99,9 @@ pub(super) trait Backend: Send + Sync {
     /// Sets every byte.
     fn fill(&self, to: u64, byte: u8, bytes: usize) -> Result<()>;
 
+    /// Streaming multiprocessors.
+    fn multiprocessors(&self) -> u32;
+
     /// Bytes of shared memory that a block can have.
     fn shared_limit(&self) -> u32;
 

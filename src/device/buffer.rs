@@ -108,12 +108,34 @@ impl Buffer {
     /// # Errors
     /// As [`Buffer::try_zeros`].
     pub fn of(device: &Device, tensor: &HostTensor<'_>, dtype: DType) -> Result<Buffer> {
-        let mut buffer = Buffer::undefined(device, Shape::new(&tensor.shape), dtype)?;
-        match &buffer.memory {
-            Memory::Host(_) => tensor.copy_f32(0, buffer.f32_mut()),
-            Memory::Device(memory) => {
-                memory.gpu().write_with(memory.address(), dtype, tensor.len(), |start, out| tensor.copy_f32(start, out))?;
+        Buffer::stacked(device, Shape::new(&tensor.shape), dtype, &[tensor])
+    }
+
+    /// The values of tensors of files one after the other, as `dtype`; zeros for those that are only declared.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_zeros`].
+    ///
+    /// # Panics
+    /// If the number of values is not that of the shape.
+    pub fn stacked(device: &Device, shape: impl Into<Shape>, dtype: DType, tensors: &[&HostTensor<'_>]) -> Result<Buffer> {
+        let mut buffer = Buffer::undefined(device, shape.into(), dtype)?;
+        let len = buffer.shape.len();
+        assert_eq!(tensors.iter().map(|tensor| tensor.len()).sum::<usize>(), len, "values of a buffer of {:?}", buffer.shape);
+        // Values from number `start` on, which may go over the end of a tensor.
+        let copy = |mut start: usize, mut out: &mut [f32]| {
+            for tensor in tensors {
+                let count = tensor.len().saturating_sub(start).min(out.len());
+                let (here, rest) = out.split_at_mut(count);
+                if count > 0 {
+                    tensor.copy_f32(start, here);
+                }
+                (out, start) = (rest, start.saturating_sub(tensor.len()));
             }
+        };
+        match &buffer.memory {
+            Memory::Host(_) => copy(0, buffer.f32_mut()),
+            Memory::Device(memory) => memory.gpu().write_with(memory.address(), dtype, len, copy)?,
         }
         Ok(buffer)
     }

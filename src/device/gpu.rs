@@ -67,6 +67,11 @@ impl Gpu {
         self.shared.storage
     }
 
+    /// Streaming multiprocessors, for which a launch should have blocks enough. They may decide how work is cut, never what comes out.
+    pub fn multiprocessors(&self) -> u32 {
+        self.backend().multiprocessors()
+    }
+
     /// The processor that works for this GPU.
     pub fn host(&self) -> &Cpu {
         &self.shared.host

@@ -58,9 +58,13 @@ pub(super) const MOST_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
     entry: &'static str,
+    /// Element type of tensors for which no other is named.
+    dtype: DType,
     geometry: Geometry,
     addresses: [u64; MOST_TENSORS],
     tensors: usize,
+    /// The first tensor of another type than the kernel takes there: its place, the types of both.
+    misfit: Option<(usize, DType, DType)>,
     params: Option<Struct<'a>>,
 }
 
@@ -72,10 +76,13 @@ struct Struct<'a> {
 }
 
 impl<'a> Launch<'a> {
-    /// A launch of `entry` over `grid` blocks of `block` threads.
-    pub fn new(entry: &'static str, grid: [u32; 3], block: [u32; 3]) -> Launch<'a> {
-        let geometry = Geometry { grid, block, shared: 0 };
-        Launch { entry, geometry, addresses: [0; MOST_TENSORS], tensors: 0, params: None }
+    /// A launch of the entry for tensors of `dtype`, over `grid` blocks of `block` threads.
+    ///
+    /// # Errors
+    /// As [`Entries::of`].
+    pub fn new(entries: &Entries, dtype: DType, grid: [u32; 3], block: [u32; 3]) -> Result<Launch<'a>> {
+        let (entry, geometry) = (entries.of(dtype)?, Geometry { grid, block, shared: 0 });
+        Ok(Launch { entry, dtype, geometry, addresses: [0; MOST_TENSORS], tensors: 0, misfit: None, params: None })
     }
 
     /// Bytes of dynamic shared memory of each block.
@@ -86,17 +93,47 @@ impl<'a> Launch<'a> {
 
     /// The next argument: a tensor that the kernel writes all of.
     pub fn output(self, tensor: &mut Tensor<'_>) -> Launch<'a> {
-        self.address(tensor.address())
+        self.output_of(self.dtype, tensor)
+    }
+
+    /// As [`Launch::output`], where the kernel writes elements of another type.
+    pub fn output_of(self, dtype: DType, tensor: &mut Tensor<'_>) -> Launch<'a> {
+        self.input_of(dtype, tensor)
     }
 
     /// The next argument: a tensor that the kernel reads.
     pub fn input(self, tensor: &Tensor<'_>) -> Launch<'a> {
-        self.address(tensor.address())
+        self.input_of(self.dtype, tensor)
+    }
+
+    /// As [`Launch::input`], where the kernel reads elements of another type.
+    pub fn input_of(mut self, dtype: DType, tensor: &Tensor<'_>) -> Launch<'a> {
+        if tensor.dtype() != dtype {
+            self.misfit.get_or_insert((self.tensors, dtype, tensor.dtype()));
+        }
+        self.argument(tensor.address())
+    }
+
+    /// As [`Launch::input`], from element `start` of the tensor on.
+    pub fn input_from(self, tensor: &Tensor<'_>, start: usize) -> Launch<'a> {
+        let mut launch = self.input(tensor);
+        if let Some(address) = launch.addresses.get_mut(self.tensors).filter(|address| **address != 0) {
+            *address += (start * tensor.dtype().size()) as u64;
+        }
+        launch
     }
 
     /// The next argument: a tensor that the kernel reads, or a null pointer.
     pub fn optional(self, tensor: Option<&Tensor<'_>>) -> Launch<'a> {
-        self.address(tensor.map_or(0, Tensor::address))
+        self.optional_of(self.dtype, tensor)
+    }
+
+    /// As [`Launch::optional`], where the kernel reads elements of another type.
+    pub fn optional_of(self, dtype: DType, tensor: Option<&Tensor<'_>>) -> Launch<'a> {
+        match tensor {
+            Some(tensor) => self.input_of(dtype, tensor),
+            None => self.argument(0),
+        }
     }
 
     /// The last argument.
@@ -105,7 +142,7 @@ impl<'a> Launch<'a> {
         self
     }
 
-    fn address(mut self, address: u64) -> Launch<'a> {
+    fn argument(mut self, address: u64) -> Launch<'a> {
         if let Some(slot) = self.addresses.get_mut(self.tensors) {
             *slot = address;
         }
@@ -132,6 +169,9 @@ impl<'a> Launch<'a> {
         if given != params.len() || self.tensors > MOST_TENSORS {
             let message = format!("it takes {} arguments, and {given} were given: {}", params.len(), self.describe());
             return fail(message);
+        }
+        if let Some((place, expected, found)) = self.misfit {
+            return fail(format!("argument {place} is a tensor of {found}, but the kernel takes {expected} there"));
         }
         if signature.bytes() > MOST_BYTES {
             return fail(format!("its parameters take {} bytes; {MOST_BYTES} are the most", signature.bytes()));
@@ -236,8 +276,12 @@ mod tests {
         Signature::parse(&format!(".visible .entry add_f16({list})"), "add_f16").unwrap()
     }
 
+    fn of<'a>(grid: [u32; 3], block: [u32; 3]) -> Launch<'a> {
+        Launch::new(&entries!("add"), DType::F16, grid, block).unwrap()
+    }
+
     fn launch<'a>() -> Launch<'a> {
-        Launch::new("add_f16", [4, 1, 1], [256, 1, 1]).address(0x1122_3344_5566_7788).address(0)
+        of([4, 1, 1], [256, 1, 1]).argument(0x1122_3344_5566_7788).argument(0)
     }
 
     #[test]
@@ -259,14 +303,14 @@ mod tests {
         };
         let (pointer, good) = (".param .u64 p,", ".param .u64 o, .param .u64 x, .param .align 8 .b8 p[16]");
         refuse(launch(), good, &["takes 3 arguments, and 2 were given: 2 tensors"]);
-        refuse(launch().address(0).params(&PARAMS), good, &["takes 3 arguments, and 4", "3 tensors and AddParams"]);
+        refuse(launch().argument(0).params(&PARAMS), good, &["takes 3 arguments, and 4", "3 tensors and AddParams"]);
         refuse(launch().params(&PARAMS), &good.replace("16", "24"), &["AddParams has 16 bytes aligned to 8", "24 aligned to 8"]);
         refuse(launch().params(&PARAMS), &good.replace("align 8", "align 4"), &["16 aligned to 4"]);
         refuse(launch().params(&PARAMS), &good.replace(".u64 x", ".u32 x"), &["argument 1 is a tensor", "4 bytes"]);
-        let many = (0..MOST_TENSORS).fold(Launch::new("add_f16", [1; 3], [1; 3]), |l, _| l.address(1));
+        let many = (0..MOST_TENSORS).fold(of([1; 3], [1; 3]), |l, _| l.argument(1));
         assert!(many.pack(&signature(&pointer.repeat(MOST_TENSORS))).is_ok());
-        refuse(many.address(1), &pointer.repeat(MOST_TENSORS + 1), &["13"]);
-        refuse(Launch::new("add_f16", [1; 3], [1; 3]), ".param .align 8 .b8 p[520]", &["1 arguments, and 0"]);
+        refuse(many.argument(1), &pointer.repeat(MOST_TENSORS + 1), &["13"]);
+        refuse(of([1; 3], [1; 3]), ".param .align 8 .b8 p[520]", &["1 arguments, and 0"]);
     }
 
     #[test]
@@ -281,7 +325,7 @@ mod tests {
             constant: 0,
             max_threads: Some(256),
         };
-        let check = |grid, block, shared| Launch::new("add_f16", grid, block).shared(shared).check_geometry(&kernel, 64 << 10);
+        let check = |grid, block, shared| of(grid, block).shared(shared).check_geometry(&kernel, 64 << 10);
         check([i32::MAX as u32, 65535, 65535], [16, 16, 1], 64 * 1024 - 1000).unwrap();
         let refuse = |grid, block, shared, part: &str| {
             let error = check(grid, block, shared).unwrap_err().to_string();

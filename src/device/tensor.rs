@@ -56,6 +56,15 @@ impl<'e> Tensor<'e> {
         self.shape.len() * self.dtype.size()
     }
 
+    /// True if a GPU's 16-byte vectors can read it from its first element on.
+    pub fn is_aligned(&self) -> bool {
+        match self.place {
+            Place::None => true,
+            Place::Host(data) => data.addr().is_multiple_of(16),
+            Place::Device(address) => address.is_multiple_of(16),
+        }
+    }
+
     /// The same values under another shape of the same length.
     ///
     /// # Panics

@@ -29,6 +29,7 @@ pub(super) struct Cuda {
     index: usize,
     name: String,
     capability: Capability,
+    multiprocessors: u32,
     shared_limit: u32,
     device: sys::CUdevice,
     /// The primary context, shared with other users of the driver in this process.
@@ -99,6 +100,7 @@ impl Cuda {
             index,
             name: card.name,
             capability: card.capability,
+            multiprocessors: card.multiprocessors,
             shared_limit: shared.max(0) as u32,
             device,
             context,
@@ -186,6 +188,10 @@ impl Backend for Cuda {
         self.bind()?;
         // SAFETY: as in `copy`.
         unsafe { result::memset_d8_async(to, byte, bytes, self.stream) }.failed(self, "fill memory")
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
     }
 
     fn shared_limit(&self) -> u32 {

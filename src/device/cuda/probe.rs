@@ -67,7 +67,7 @@ fn open(libraries: &[&str]) -> std::result::Result<(), String> {
                 std::mem::forget(library); // it is not made to be unloaded
                 return Ok(());
             }
-            Err(error) => reasons.push(error.to_string()),
+            Err(error) => reasons.push(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)),
         }
     }
     Err(format!("there is no NVIDIA driver: {}", reasons.first().map_or("no library is known", |reason| reason)))

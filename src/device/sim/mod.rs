@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// The oldest card that the kernels are made for.
 const CAPABILITY: Capability = Capability { major: 8, minor: 0 };
 
+/// Few, so that grids are small and blocks go round more than once.
+const MULTIPROCESSORS: u32 = 2;
+
 /// Bytes of shared memory that a block of it can have (CUDA programming guide, "Technical specifications per compute capability").
 const SHARED_LIMIT: u32 = 163 * 1024;
 
@@ -211,6 +214,10 @@ impl Backend for Sim {
 
     fn fill(&self, to: u64, byte: u8, bytes: usize) -> Result<()> {
         self.submit(Action::Fill { to, byte, bytes })
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        MULTIPROCESSORS
     }
 
     fn shared_limit(&self) -> u32 {

@@ -102,6 +102,7 @@ impl Conv2d {
                 return Err(Error::shape("conv2d", message));
             }
         };
+        device.cpu_only("conv2d")?;
         if !(1..=2).contains(&stride) {
             return Err(Error::shape("conv2d", format!("{}: stride {stride}; 1 and 2 are supported", weight.name)));
         }

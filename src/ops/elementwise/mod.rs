@@ -1,7 +1,7 @@
 //! Operations on single elements and whole samples.
 
 mod cpu;
-mod gpu;
+pub(crate) mod gpu;
 mod pixels;
 #[cfg(test)]
 mod tests;
@@ -10,7 +10,9 @@ mod timestep;
 pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 
-use crate::device::{Cost, Cpu, Device, Exec, Tensor};
+use super::embed;
+use crate::device::cpu::gemm::Activation;
+use crate::device::{Cost, Cpu, Device, Exec, Gpu, Tensor};
 use crate::tensor::Shape;
 use crate::{Error, Result};
 
@@ -22,7 +24,7 @@ fn produce<'e>(
     flops: usize,
     reads: usize,
     on_cpu: impl FnOnce(&Cpu, &mut [f32]),
-    on_gpu: impl FnOnce(&mut Tensor<'e>) -> Result<()>,
+    on_gpu: impl FnOnce(&Gpu, &mut Tensor<'e>) -> Result<()>,
 ) -> Result<Tensor<'e>> {
     let mut out = exec.alloc(shape, exec.storage())?;
     let bytes = out.dtype().size() * (reads + shape.len());
@@ -30,7 +32,7 @@ fn produce<'e>(
     match exec.device() {
         Device::Cpu(cpu) if running => on_cpu(cpu, out.f32_mut()),
         Device::Cpu(_) => {}
-        Device::Gpu(_) => on_gpu(&mut out)?,
+        Device::Gpu(gpu) => on_gpu(gpu, &mut out)?,
     }
     Ok(out)
 }
@@ -38,7 +40,9 @@ fn produce<'e>(
 /// x sigmoid(x), in a new tensor.
 pub fn silu<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Silu, [x.f32()], out);
-    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |_| exec.device().cpu_only("silu").map(drop))
+    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| {
+        gpu::activate(exec, gpu, Activation::Silu, x, out)
+    })
 }
 
 /// x + y, same shapes.
@@ -47,7 +51,7 @@ pub fn add<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, y: &Tensor<'_>) -> Result<Ten
         return Err(Error::shape("add", format!("{x:?} and {y:?}")));
     }
     let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Add, [x.f32(), y.f32()], out);
-    produce(exec, "add", x.shape(), 1, 2 * x.shape().len(), on_cpu, |out| gpu::add(exec, x, y, out))
+    produce(exec, "add", x.shape(), 1, 2 * x.shape().len(), on_cpu, |gpu, out| gpu::add(exec, gpu, x, y, out))
 }
 
 /// The whole batch, `times` over: `[B, ..]` -> `[times * B, ..]`.
@@ -57,7 +61,7 @@ pub fn repeat_batch<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, times: usize) -> Res
     }
     let len = x.shape().len();
     let on_cpu = |_: &Cpu, out: &mut [f32]| out.chunks_exact_mut(len).for_each(|o| o.copy_from_slice(x.f32()));
-    produce(exec, "repeat_batch", with_batch(x, times * x.dims()[0]), 0, len, on_cpu, |out| {
+    produce(exec, "repeat_batch", with_batch(x, times * x.dims()[0]), 0, len, on_cpu, |_, out| {
         (0..times).try_for_each(|i| out.copy_part(i * len, x, 0, len))
     })
 }
@@ -78,8 +82,8 @@ pub fn select_positions<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, position: impl F
             row.copy_from_slice(&x.f32()[start(b)..][..width]);
         }
     };
-    produce(exec, OP, Shape::from([batch, width]), 0, batch * width, on_cpu, |out| {
-        (0..batch).try_for_each(|b| out.copy_part(b * width, x, start(b), width))
+    produce(exec, OP, Shape::from([batch, width]), 0, batch * width, on_cpu, |gpu, out| {
+        embed::gpu::select(exec, gpu, &(0..batch).map(|b| position(b) as u32).collect::<Vec<_>>(), x, out)
     })
 }
 
@@ -102,11 +106,11 @@ pub fn guidance<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, scale: f32) -> Result<Te
         cpu::map(cpu, cpu::Guide { scale }, [unconditional, conditional], out);
     };
     let shape = with_batch(x, x.dims()[0] / 2);
-    produce(exec, "guidance", shape, 3, x.shape().len(), on_cpu, |_| exec.device().cpu_only("guidance").map(drop))
+    produce(exec, "guidance", shape, 3, x.shape().len(), on_cpu, |gpu, out| gpu::guide(exec, gpu, scale, x, out))
 }
 
 /// x * factor.
 pub fn scale<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, factor: f32) -> Result<Tensor<'e>> {
     let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Scale { factor }, [x.f32()], out);
-    produce(exec, "scale", x.shape(), 1, x.shape().len(), on_cpu, |_| exec.device().cpu_only("scale").map(drop))
+    produce(exec, "scale", x.shape(), 1, x.shape().len(), on_cpu, |gpu, out| gpu::scale(exec, gpu, factor, x, out))
 }

@@ -1,7 +1,7 @@
 //! The sinusoidal embedding of timesteps.
 
 use super::produce;
-use crate::device::{Exec, Tensor};
+use crate::device::{Cpu, Exec, Tensor};
 use crate::{Error, Result};
 
 /// Sinusoidal embedding of `timesteps` -> `[N, dim]`; `flip` puts cosines first, `shift` is the frequency shift (diffusers' `get_timestep_embedding`).
@@ -27,17 +27,11 @@ pub fn timestep_embedding<'e>(exec: &'e Exec<'_>, timesteps: &[f32], dim: usize,
         }
     };
     // A few thousand numbers, once before the loop: made on the host for a GPU too.
-    produce(
-        exec,
-        OP,
-        [timesteps.len(), dim].into(),
-        4,
-        timesteps.len(),
-        |_, out| compute(out),
-        |out| {
-            let mut values = vec![0.0; timesteps.len() * dim];
-            compute(&mut values);
-            out.write_f32(&values)
-        },
-    )
+    let shape = [timesteps.len(), dim].into();
+    let on_cpu = |_: &Cpu, out: &mut [f32]| compute(out);
+    produce(exec, OP, shape, 4, timesteps.len(), on_cpu, |_, out| {
+        let mut values = vec![0.0; timesteps.len() * dim];
+        compute(&mut values);
+        out.write_f32(&values)
+    })
 }

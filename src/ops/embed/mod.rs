@@ -1,5 +1,7 @@
 //! Token and position embeddings.
 
+pub(crate) mod gpu;
+
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
 use crate::tensor::HostTensor;
 use crate::{Error, Result};
@@ -33,6 +35,11 @@ impl Embedding {
         };
         Ok(Embedding { vocabulary, positions: length, width, tables })
     }
+
+    fn tables(&self) -> Result<&[Buffer; 2]> {
+        let declared = || Error::Internal { op: OP, message: "run with tables that were only declared".into() };
+        self.tables.as_ref().ok_or_else(declared)
+    }
 }
 
 const OP: &str = "embed";
@@ -46,14 +53,14 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Error::shape(OP, format!("token {id} is outside the table of {vocabulary}")));
     }
-    exec.device().cpu_only(OP)?;
     let mut out = exec.alloc([ids.len() / length, length, width], exec.storage())?;
     let elements = (ids.len() * width) as u64;
     let bytes = 3 * out.dtype().size() as u64 * elements;
-    if exec.begin(Cost { op: OP, shape: out.shape(), flops: elements, bytes }) {
-        let Some([tokens, positions]) = &embedding.tables else {
-            return Err(Error::Internal { op: OP, message: "run with tables that were only declared".into() });
-        };
+    let running = exec.begin(Cost { op: OP, shape: out.shape(), flops: elements, bytes });
+    if let Device::Gpu(gpu) = exec.device() {
+        gpu::embed(exec, gpu, embedding, ids, &mut out)?;
+    } else if running {
+        let [tokens, positions] = embedding.tables()?;
         let row = |row: usize| row * width..(row + 1) * width;
         for (i, out) in out.f32_mut().chunks_exact_mut(width).enumerate() {
             let token = &tokens.f32()[row(ids[i] as usize)];

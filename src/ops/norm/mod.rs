@@ -1,6 +1,7 @@
 //! Group norm (channels-last, optionally with SiLU) and layer norm. Statistics in f32, always in the same order.
 
 mod cpu;
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -66,17 +67,24 @@ pub fn group_norm<'e>(
     if channels != norm.channels() || x.shape().is_empty() {
         return Err(Error::shape(OP, format!("{channels} channels of {x:?} for a norm of {}", norm.channels())));
     }
-    let cpu = exec.device().cpu_only(OP)?;
     let mut out = exec.alloc([batch, height, width, channels], exec.storage())?;
     let (elements, size) = (out.shape().len() as u64, out.dtype().size() as u64);
     let cost = Cost { op: OP, shape: out.shape(), flops: elements * if silu { 10 } else { 6 }, bytes: 3 * size * elements };
-    let chunks = cpu::chunks(height * width, channels);
-    let mut sums = exec.alloc([batch, chunks, 2 * channels], DType::F32)?;
-    let mut lines = exec.alloc([batch, 3 * channels], DType::F32)?;
-    if exec.begin(cost) {
-        let skip = skip.map_or(&[][..], |skip| skip.f32());
-        let input = cpu::Input { x: x.f32(), skip, x_channels, channels, positions: height * width };
-        cpu::group_norm(cpu, norm, input, silu, sums.f32_mut(), lines.f32_mut(), out.f32_mut());
+    match exec.device() {
+        Device::Cpu(cpu) => {
+            let chunks = cpu::chunks(height * width, channels);
+            let mut sums = exec.alloc([batch, chunks, 2 * channels], DType::F32)?;
+            let mut lines = exec.alloc([batch, 3 * channels], DType::F32)?;
+            if exec.begin(cost) {
+                let skip = skip.map_or(&[][..], |skip| skip.f32());
+                let input = cpu::Input { x: x.f32(), skip, x_channels, channels, positions: height * width };
+                cpu::group_norm(cpu, norm, input, silu, sums.f32_mut(), lines.f32_mut(), out.f32_mut());
+            }
+        }
+        Device::Gpu(gpu) => {
+            exec.begin(cost);
+            gpu::group_norm(exec, gpu, norm, x, skip, silu, &mut out)?;
+        }
     }
     Ok(out)
 }
@@ -90,11 +98,13 @@ pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result
     if x.shape().last() != norm.channels() || norm.groups != 1 {
         return Err(Error::shape(OP, format!("{x:?} for a norm of {} channels in {} groups", norm.channels(), norm.groups)));
     }
-    let cpu = exec.device().cpu_only(OP)?;
     let mut out = exec.alloc(x.shape(), exec.storage())?;
     let (elements, size) = (out.shape().len() as u64, out.dtype().size() as u64);
-    if exec.begin(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 2 * size * elements }) {
-        cpu::layer_norm(cpu, norm, x.f32(), out.f32_mut());
+    let running = exec.begin(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 2 * size * elements });
+    match exec.device() {
+        Device::Cpu(cpu) if running => cpu::layer_norm(cpu, norm, x.f32(), out.f32_mut()),
+        Device::Cpu(_) => {}
+        Device::Gpu(gpu) => gpu::layer_norm(exec, gpu, norm, x, &mut out)?,
     }
     Ok(out)
 }
