@@ -75,8 +75,8 @@ pub const L2_BYTES_PER_CLOCK: f64 = 64.0;
 
 /// The share of the wgmma peak that mma.sync reaches on Hopper.
 ///
-/// Measured, not published by the vendor: 62.9 % on average (Luo et al., "Dissecting the NVIDIA Hopper Architecture through
-/// Microbenchmarking and Multiple Level Analysis", arXiv 2501.12084). An estimate.
+/// An estimate: the vendor publishes none, and it is an average of measurements (Luo et al., "Dissecting the NVIDIA Hopper
+/// Architecture through Microbenchmarking and Multiple Level Analysis", arXiv 2501.12084), so a kernel may do a little better.
 pub const HOPPER_MMA_SYNC_SHARE: f64 = 0.629;
 
 const HOPPER_TENSOR: TensorPeak = TensorPeak { f16: 989.4e12, tf32: 494.7e12, fp8: Some(1978.9e12), int8: 1978.9e12 };
