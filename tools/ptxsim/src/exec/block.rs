@@ -23,8 +23,6 @@ pub(crate) struct Core<'g> {
     pub grid: &'g Grid<'g>,
     /// Number in the grid.
     pub index: u32,
-    /// Coordinates in the grid.
-    pub ctaid: [u32; 3],
     pub shared: SharedMemory,
     pub barriers: Barriers,
     /// Counts synchronisations: the source of stamps.
@@ -90,7 +88,6 @@ impl<'g> Block<'g> {
         let core = Core {
             grid,
             index,
-            ctaid,
             shared: SharedMemory::new(&program.shared, program.dynamic_shared, grid.geometry.shared),
             barriers: Barriers::default(),
             time: 1,

@@ -180,6 +180,7 @@ fn presets(program: &Program, geometry: &Geometry, variables: &[u64]) -> (Vec<La
         registers[register as usize] = match preset {
             Preset::Constant(value) => same(value),
             Preset::Variable(index, offset) => same(variables[index].wrapping_add_signed(offset)),
+            Preset::DynamicBase(offset) => same(program.dynamic_shared.wrapping_add_signed(offset)),
             Preset::Ntid(axis) => same(u64::from(geometry.block[axis])),
             Preset::Nctaid(axis) => same(u64::from(geometry.grid[axis])),
             Preset::LaneId => std::array::from_fn(|lane| lane as u64),

@@ -196,6 +196,8 @@ pub(crate) enum Preset {
     Constant(u64),
     /// Address of a module variable, by its number in [`Program::variables`], plus an offset.
     Variable(usize, i64),
+    /// Address of dynamic shared memory plus an offset.
+    DynamicBase(i64),
     Tid(usize),
     Ntid(usize),
     Ctaid(usize),
@@ -212,7 +214,6 @@ pub(crate) enum Preset {
 /// A variable of the module in global or constant memory.
 #[derive(Clone, Debug)]
 pub(crate) struct ModuleVariable {
-    pub name: String,
     pub bytes: u64,
     pub init: Vec<u8>,
 }
