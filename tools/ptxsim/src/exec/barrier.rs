@@ -61,6 +61,10 @@ impl Core<'_> {
         let Arrival { kind, id, threads, aligned } = arrival;
         let pc = warp.fragment().pc;
         if aligned && active != warp.live {
+            if warp.others_ready() {
+                warp.fragment().state = State::Hesitant;
+                return Step::Switch;
+            }
             let missing: Vec<String> = lanes(warp.live & !active).map(|lane| lane.to_string()).collect();
             return self.broken_barrier(warp, active, format!("a barrier without lanes {} of the warp, which have not exited", missing.join(", ")));
         }

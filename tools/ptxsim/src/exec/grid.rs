@@ -219,6 +219,14 @@ fn work<'g>(grid: &'g Grid<'g>, queue: &Mutex<Queue<'g>>, changed: &Condvar) {
                     guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
+                let released = guard.paused.iter_mut().fold(false, |any, (block, stuck)| {
+                    let released = block.release_joins();
+                    *stuck = stuck.filter(|_| !released);
+                    released | any
+                });
+                if released {
+                    continue;
+                }
                 if let Some((mut block, _)) = guard.paused.pop_front() {
                     block.report_deadlock("goes round in a loop that nothing can end");
                     grid.stop.store(true, Ordering::Relaxed);

@@ -47,8 +47,9 @@ impl Context<'_, '_> {
         let acquire = self.opcode.flag("acquire") | both;
         let release = self.opcode.flag("release") | both;
         self.opcode.flag("weak");
-        self.opcode.ignore(&["cta", "cluster", "gpu", "sys"]);
-        Strength { strong: relaxed | acquire | release, volatile, acquire, release }
+        let narrow = self.opcode.flag("cta");
+        self.opcode.ignore(&["cluster", "gpu", "sys"]);
+        Strength { strong: relaxed | acquire | release, volatile, narrow, acquire, release }
     }
 
     fn class(space: Space) -> Class {

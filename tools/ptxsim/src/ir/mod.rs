@@ -73,8 +73,10 @@ pub(crate) struct Address {
 pub(crate) struct Strength {
     /// Relaxed or atomic: two strong accesses do not race.
     pub strong: bool,
-    /// Strong in global memory. In shared memory it orders nothing among threads, and is taken for a slip.
+    /// Strong too, but see [`crate::memory::Tag::strong`].
     pub volatile: bool,
+    /// The scope is the block.
+    pub narrow: bool,
     pub acquire: bool,
     pub release: bool,
 }

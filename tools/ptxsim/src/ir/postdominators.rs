@@ -10,12 +10,17 @@ pub(super) fn rejoins(insts: &[Inst]) -> Vec<usize> {
     let exit = blocks.starts.len();
     let rejoin = |index: usize| match &insts[index].op {
         Op::Branch { .. } | Op::BranchTable { .. } => match immediate[blocks.of_inst[index]] {
-            Some(block) if block != exit => blocks.starts[block],
+            // Lanes that have only to exit do so at once: a barrier does not wait for exited threads.
+            Some(block) if block != exit && !is_exit(&insts[blocks.starts[block]]) => blocks.starts[block],
             _ => usize::MAX,
         },
         _ => usize::MAX,
     };
     (0..insts.len()).map(rejoin).collect()
+}
+
+fn is_exit(inst: &Inst) -> bool {
+    inst.guard.is_none() && matches!(inst.op, Op::Exit)
 }
 
 /// Basic blocks and their successors; the exit is block `starts.len()`.
@@ -145,13 +150,15 @@ mod tests {
 
     #[test]
     fn diamonds_loops_and_early_exits() {
-        let diamond = [go(3, true), nothing(), go(4, false), nothing(), exit(false)];
+        let diamond = [go(3, true), nothing(), go(4, false), nothing(), nothing(), exit(false)];
         assert_eq!(rejoins(&diamond)[0], 4);
-        let around = [nothing(), nothing(), go(0, true), exit(false)];
+        let to_exit = [go(3, true), nothing(), go(3, false), exit(false)];
+        assert_eq!(rejoins(&to_exit)[0], usize::MAX);
+        let around = [nothing(), nothing(), go(0, true), nothing(), exit(false)];
         assert_eq!(rejoins(&around)[2], 3);
         let early = [go(3, true), exit(false), nothing(), exit(false)];
         assert_eq!(rejoins(&early)[0], usize::MAX);
-        let forever = [go(2, true), go(1, false), exit(false)];
+        let forever = [go(2, true), go(1, false), nothing(), exit(false)];
         assert_eq!(rejoins(&forever)[0], 2, "the only way out");
         let guarded = [go(2, true), exit(true), exit(false)];
         assert_eq!(rejoins(&guarded)[0], usize::MAX);
