@@ -75,6 +75,14 @@ struct Access {
     site: u32,
     bytes: usize,
     strength: Strength,
+    /// By an asynchronous copy.
+    copies: bool,
+}
+
+impl Access {
+    fn plain(site: u32, bytes: usize) -> Access {
+        Access { site, bytes, strength: Strength::default(), copies: false }
+    }
 }
 
 impl Core<'_> {
@@ -122,8 +130,7 @@ impl Core<'_> {
     fn conflict(&mut self, warp: &Warp, now: Tag, found: Conflict, writes: bool, shared: bool, address: u64) {
         let Conflict { with, wrote } = found;
         let lane = now.lanes.trailing_zeros();
-        let own = with.warp() == warp.id && with.lanes == now.lanes && with.block == self.index;
-        let (kind, message) = if with.is_pending() && (own || warp.clock.is_before(with, now)) {
+        let (kind, message) = if with.is_pending() && self.comes_before(warp, with, now) {
             let verb = if writes { "writes" } else { "reads" };
             (FaultKind::UnwaitedCopy, format!("{verb} bytes at {address:#x} that an asynchronous copy may still write: wait for it first"))
         } else {
@@ -131,16 +138,23 @@ impl Core<'_> {
             let (verb, past) = (if writes { "writes" } else { "reads" }, if wrote { "wrote" } else { "read" });
             (kind, format!("{verb} bytes at {address:#x} that another thread {past}, with nothing that orders the two"))
         };
-        let other_lanes = if own { with.lanes } else { with.lanes & !if with.warp() == warp.id && with.block == self.index { now.lanes } else { 0 } };
-        let other_lane = if other_lanes == 0 { with.lanes.trailing_zeros() } else { other_lanes.trailing_zeros() };
+        // Of several lanes that read the bytes, another than this one.
+        let others = if with.warp() == warp.id && with.block == self.index { with.lanes & !now.lanes } else { with.lanes };
+        let other_lane = if others == 0 { lane } else { others.trailing_zeros() };
         let other = self.grid.place(with.site(), with.block, with.warp(), other_lane);
         self.fault(kind, warp, lane, now.site(), address, Some(other), message);
     }
 
+    /// Whether an access of this block comes before the present one: the same thread's, or one that is ordered before it.
+    fn comes_before(&self, warp: &Warp, earlier: Tag, now: Tag) -> bool {
+        let own = earlier.warp() == warp.id && earlier.lanes == now.lanes && earlier.block == self.index;
+        own || warp.clock.is_before(earlier, now)
+    }
+
     fn tag(&self, warp: &Warp, lane: usize, access: Access, shared: bool) -> Tag {
-        let Strength { strong, volatile, .. } = access.strength;
-        let strong = strong || (volatile && !shared);
-        Tag::new(self.index, warp.id, lane as u32, access.site, warp.clock.stamp, strong)
+        let tag = Tag::new(self.index, warp.id, lane as u32, access.site, warp.clock.stamp);
+        let Strength { strong, volatile, narrow, .. } = access.strength;
+        if strong || volatile { tag.strong(narrow, volatile && shared) } else { tag }
     }
 
     /// Loads `parts` elements of `bytes` bytes for each active lane.
@@ -149,7 +163,7 @@ impl Core<'_> {
         let total = op.bytes as usize * op.parts.len();
         let active = self.aligned(warp, active, &addresses, total as u64, site);
         self.count(site, active, &addresses, op.address.space, total);
-        let access = Access { site, bytes: total, strength: op.strength };
+        let access = Access { strength: op.strength, ..Access::plain(site, total) };
         let mut out = [[0u64; LANES]; 8];
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -182,12 +196,13 @@ impl Core<'_> {
         let n = out.len();
         match location {
             Location::Global(address) => {
-                if access.strength.strong || access.strength.volatile {
-                    self.grid.flags.read(address, &mut warp.clock, access.strength.acquire);
-                }
                 let tag = self.tag(warp, lane, access, false);
                 let (page, offset) = cursor.at(address, n as u64)?;
                 out.copy_from_slice(&page.data[offset..offset + n]);
+                if access.strength.strong || access.strength.volatile {
+                    // After the value: what came with it is there by then.
+                    self.grid.flags.read(address, &mut warp.clock, access.strength.acquire);
+                }
                 page.read_sectors |= 1 << (offset / SECTOR);
                 let written = page.is_written(offset, n);
                 let found = page.shadow.read(offset, n, tag, &warp.clock);
@@ -233,7 +248,7 @@ impl Core<'_> {
         let total = bytes as usize * parts.len();
         let active = self.aligned(warp, active, &addresses, total as u64, site);
         self.count(site, active, &addresses, address.space, total);
-        let access = Access { site, bytes: total, strength };
+        let access = Access { strength, ..Access::plain(site, total) };
         let active = self.check_stores(warp, active, &addresses, address.space, access);
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -271,6 +286,8 @@ impl Core<'_> {
                     self.out_of_bounds(warp, lane, access.site, location, n as u64);
                     inside &= !(1 << lane);
                 }
+                // The next copy into a stage: what is wrong, if anything, is that it was read before the copy was waited for.
+                Some((tag, Some(conflict), _)) if access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag) => {}
                 Some((tag, Some(conflict), address)) => {
                     self.conflict(warp, tag, conflict, true, matches!(location, Location::Shared(_)), address);
                 }
@@ -328,7 +345,7 @@ impl Core<'_> {
         let active = self.aligned(warp, active, &addresses, op.bytes, site);
         self.count(site, active, &addresses, op.address.space, op.bytes as usize);
         let n = op.bytes as usize;
-        let access = Access { site, bytes: n, strength: Strength { strong: true, acquire: true, ..op.strength } };
+        let access = Access { strength: Strength { strong: true, acquire: true, ..op.strength }, ..Access::plain(site, n) };
         let active = self.check_stores(warp, active, &addresses, op.address.space, access);
         let mut out = [0u64; LANES];
         let grid = self.grid;
@@ -343,7 +360,6 @@ impl Core<'_> {
                     continue;
                 }
             };
-            self.grid.flags.read(flag, &mut warp.clock, true);
             self.grid.flags.write(flag, &mut warp.clock, op.strength.release, &mut self.time);
             let tag = self.tag(warp, lane, access, shared);
             let page = match location {
@@ -353,6 +369,7 @@ impl Core<'_> {
             let Some((page, offset)) = page else { continue };
             let written = page.is_written(offset, n);
             let before = page.load(offset, n);
+            self.grid.flags.read(flag, &mut warp.clock, true);
             let changed = page.store(offset, n, (op.f)(before, warp.get(op.b)[lane], warp.get(op.c)[lane]));
             page.mark_written(offset, n);
             page.shadow.write(offset, n, tag);
@@ -388,7 +405,7 @@ impl Core<'_> {
         let reading = lanes(active).filter(|&lane| source_bytes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
         self.count(site, reading, &from, Space::Global, n);
         self.count_shared(site, active, &to, n);
-        let access = Access { site, bytes: n, strength: Strength::default() };
+        let access = Access { copies: true, ..Access::plain(site, n) };
         let active = self.check_stores(warp, active, &to, Space::Shared, access);
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -429,7 +446,7 @@ impl Core<'_> {
 
     fn land(&mut self, warp: &mut Warp, copy: Copy) {
         let Copy { lane, to, from, bytes, source_bytes, site, .. } = copy;
-        let access = Access { site, bytes, strength: Strength::default() };
+        let access = Access::plain(site, bytes);
         let mut value = [0; 16];
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -447,7 +464,7 @@ impl Core<'_> {
     /// Eight-row matrices of 16-bit elements: lane i of the k-th group of eight gives the address of row i of matrix k.
     pub(crate) fn load_matrix(&mut self, warp: &mut Warp, site: u32, address: Address, parts: &[Reg], transposed: bool) {
         let Some(rows) = self.matrix_rows(warp, site, address, parts.len()) else { return };
-        let access = Access { site, bytes: 16, strength: Strength::default() };
+        let access = Access::plain(site, 16);
         let mut matrices = [[[0u16; 8]; 8]; 4];
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -468,7 +485,7 @@ impl Core<'_> {
     /// The reverse of [`Core::load_matrix`].
     pub(crate) fn store_matrix(&mut self, warp: &mut Warp, site: u32, address: Address, parts: &[Reg], transposed: bool) {
         let Some(rows) = self.matrix_rows(warp, site, address, parts.len()) else { return };
-        let access = Access { site, bytes: 16, strength: Strength::default() };
+        let access = Access::plain(site, 16);
         let addresses: Lanes = std::array::from_fn(|lane| rows[lane].unwrap_or(0));
         let active = (0..8 * parts.len()).filter(|&lane| rows[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane);
         let active = self.check_stores(warp, active, &addresses, Space::Shared, access);

@@ -60,27 +60,25 @@ impl Core<'_> {
     pub(crate) fn arrive(&mut self, warp: &mut Warp, active: u32, arrival: Arrival) -> Step {
         let Arrival { kind, id, threads, aligned } = arrival;
         let pc = warp.fragment().pc;
-        let mut broken = |message: String| {
-            let lane = active.trailing_zeros();
-            self.fault(FaultKind::DivergentBarrier, warp, lane, pc as u32, 0, None, message);
-            self.broken = true;
-            Step::Switch
-        };
         if aligned && active != warp.live {
+            if warp.others_ready() {
+                warp.fragment().state = State::Hesitant;
+                return Step::Switch;
+            }
             let missing: Vec<String> = lanes(warp.live & !active).map(|lane| lane.to_string()).collect();
-            return broken(format!("a barrier without lanes {} of the warp, which have not exited", missing.join(", ")));
+            return self.broken_barrier(warp, active, format!("a barrier without lanes {} of the warp, which have not exited", missing.join(", ")));
         }
         if id >= BARRIERS as u64 {
-            return broken(format!("barrier {id}: there are 0 to {}", BARRIERS - 1));
+            return self.broken_barrier(warp, active, format!("barrier {id}: there are 0 to {}", BARRIERS - 1));
         }
         if let Some(n) = threads.filter(|n| n % LANES as u64 != 0 || *n == 0) {
-            return broken(format!("a barrier of {n} threads: the number must be a multiple of {LANES}"));
+            return self.broken_barrier(warp, active, format!("a barrier of {n} threads: the number must be a multiple of {LANES}"));
         }
         let barrier = &mut self.barriers.0[id as usize];
         if barrier.arrived > 0 && barrier.threads != threads {
             let (one, other) = (barrier.threads, threads);
             let words = |n: Option<u64>| n.map_or("all threads".to_string(), |n| format!("{n} threads"));
-            return broken(format!("waits for {} at barrier {id}, where others wait for {}", words(other), words(one)));
+            return self.broken_barrier(warp, active, format!("waits for {} at barrier {id}, where others wait for {}", words(other), words(one)));
         }
         barrier.threads = threads;
         // A whole warp counts as 32 threads even when the block's last one is smaller.
@@ -98,6 +96,13 @@ impl Core<'_> {
         }
         self.event();
         Step::Arrived(id as usize)
+    }
+
+    fn broken_barrier(&mut self, warp: &Warp, active: u32, message: String) -> Step {
+        let site = warp.fragments[warp.current].pc as u32;
+        self.fault(FaultKind::DivergentBarrier, warp, active.trailing_zeros(), site, 0, None, message);
+        self.broken = true;
+        Step::Switch
     }
 
     /// Lets the threads at a barrier go if all have come.

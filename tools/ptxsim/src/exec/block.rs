@@ -14,7 +14,7 @@ use crate::ir::{LANES, Preset};
 /// Instructions that a warp runs at most before another's turn.
 const LONGEST_TURN: u64 = 512;
 /// Instructions without any effect after which a block is looked at for endless loops.
-const SUSPICIOUS: u64 = 20_000;
+const SUSPICIOUS: u64 = 4_000;
 /// Instructions without any effect on memory, by any thread, that are taken for an endless loop even if registers change.
 const HOPELESS: u64 = 100_000_000;
 
@@ -23,8 +23,6 @@ pub(crate) struct Core<'g> {
     pub grid: &'g Grid<'g>,
     /// Number in the grid.
     pub index: u32,
-    /// Coordinates in the grid.
-    pub ctaid: [u32; 3],
     pub shared: SharedMemory,
     pub barriers: Barriers,
     /// Counts synchronisations: the source of stamps.
@@ -90,7 +88,6 @@ impl<'g> Block<'g> {
         let core = Core {
             grid,
             index,
-            ctaid,
             shared: SharedMemory::new(&program.shared, program.dynamic_shared, grid.geometry.shared),
             barriers: Barriers::default(),
             time: 1,
@@ -112,7 +109,8 @@ impl<'g> Block<'g> {
             if self.core.broken || self.core.grid.is_stopped() {
                 return Outcome::Done;
             }
-            let ready: Vec<usize> = (0..self.warps.len()).filter(|&w| self.warps[w].is_ready()).collect();
+            let warps = &mut self.warps;
+            let ready: Vec<usize> = (0..warps.len()).filter(|&w| warps[w].is_ready()).collect();
             if ready.is_empty() {
                 if self.warps.iter().any(|w| w.live != 0) {
                     self.report_deadlock("waits for threads that never come");
@@ -184,14 +182,22 @@ impl<'g> Block<'g> {
         fragments.all(|f| f.spin.repeats(now))
     }
 
+    /// Lets lanes that wait at joins go on, see [`Warp::release_joins`]. Whether there were any.
+    pub(crate) fn release_joins(&mut self) -> bool {
+        self.core.event();
+        self.warps.iter_mut().fold(false, |any, warp| warp.release_joins() | any)
+    }
+
     /// Reports the threads that cannot go on, once.
     pub(crate) fn report_deadlock(&mut self, what: &str) {
         let waiting = |(warp, fragment): (&Warp, &super::warp::Fragment)| {
             (warp.id, fragment.mask.trailing_zeros(), fragment.pc, fragment.state)
         };
         let all: Vec<_> = self.warps.iter().flat_map(|w| w.fragments.iter().map(move |f| (w, f))).map(waiting).collect();
-        let collective = all.iter().find(|(.., state)| matches!(state, State::AtCollective(_)));
-        let Some(&(warp, lane, pc, state)) = collective.or(all.first()) else { return };
+        let find = |wanted: fn(State) -> bool| all.iter().find(|(.., state)| wanted(*state));
+        let looping = find(|state| state == State::Ready);
+        let divided = || find(|state| matches!(state, State::AtCollective(_) | State::Hesitant));
+        let Some(&(warp, lane, pc, state)) = looping.or_else(divided).or(all.first()) else { return };
         let other = all.iter().find(|(_, _, other, _)| *other != pc);
         let other = other.map(|&(warp, lane, pc, _)| self.core.grid.place(pc as u32, self.core.index, warp, lane));
         let missing = |mask: u32| lanes(mask).map(|l| l.to_string()).collect::<Vec<_>>().join(", ");
@@ -201,6 +207,7 @@ impl<'g> Block<'g> {
                 let lanes = missing(mask & self.warps[warp as usize].live & !arrived);
                 (FaultKind::DivergentBarrier, format!("waits for lanes {lanes} of its warp, which do not come here"))
             }
+            State::Hesitant => (FaultKind::DivergentBarrier, "waits at a barrier for lanes of its warp that do not come".into()),
             State::AtBarrier(id) => (FaultKind::Deadlock, format!("at barrier {id} {what}: {}", self.core.barriers.describe(id))),
             State::Ready => (FaultKind::Deadlock, what.to_string()),
         };

@@ -132,7 +132,8 @@ impl Order for Clock {
         if earlier.warp() != self.warp {
             return earlier.stamp <= self.known.own[earlier.warp() as usize];
         }
-        if earlier.stamp <= self.lanes_known {
+        // What a fence and a flag, or a barrier, handed to the warp from one of its own lanes counts for all of them.
+        if earlier.stamp <= self.lanes_known.max(self.known.own[self.warp as usize]) {
             return true;
         }
         let Some(pairs) = &self.pairs else { return false };
@@ -165,9 +166,11 @@ impl Meeting {
 
     /// A warp that waited goes on; `whole` if all its lanes waited.
     pub(crate) fn leave(&self, clock: &mut Clock, whole: bool) {
+        let own = clock.warp as usize;
+        let before = clock.known.own[own];
         clock.known.join(&self.known);
-        if whole {
-            clock.lanes_known = clock.lanes_known.max(self.known.own[clock.warp as usize]);
+        if !whole {
+            clock.known.own[own] = before;
         }
         if let Some((known, wide)) = &self.fenced {
             let (all, any_wide) = clock.fenced.get_or_insert_default();

@@ -180,6 +180,7 @@ fn presets(program: &Program, geometry: &Geometry, variables: &[u64]) -> (Vec<La
         registers[register as usize] = match preset {
             Preset::Constant(value) => same(value),
             Preset::Variable(index, offset) => same(variables[index].wrapping_add_signed(offset)),
+            Preset::DynamicBase(offset) => same(program.dynamic_shared.wrapping_add_signed(offset)),
             Preset::Ntid(axis) => same(u64::from(geometry.block[axis])),
             Preset::Nctaid(axis) => same(u64::from(geometry.grid[axis])),
             Preset::LaneId => std::array::from_fn(|lane| lane as u64),
@@ -216,6 +217,14 @@ fn work<'g>(grid: &'g Grid<'g>, queue: &Mutex<Queue<'g>>, changed: &Condvar) {
             let Some((block, _)) = able.and_then(|i| guard.paused.remove(i)) else {
                 if guard.running > 0 {
                     guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                let released = guard.paused.iter_mut().fold(false, |any, (block, stuck)| {
+                    let released = block.release_joins();
+                    *stuck = stuck.filter(|_| !released);
+                    released | any
+                });
+                if released {
                     continue;
                 }
                 if let Some((mut block, _)) = guard.paused.pop_front() {

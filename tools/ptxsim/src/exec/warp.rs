@@ -37,6 +37,8 @@ impl Spin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Ready,
+    /// Before a barrier that all lanes of the warp must reach together: others may still exit.
+    Hesitant,
     /// At a barrier of the block, by its id.
     AtBarrier(usize),
     /// At a warp-wide operation that needs the lanes of this mask.
@@ -121,13 +123,42 @@ impl Warp {
         &mut self.fragments[self.current]
     }
 
-    /// Whether some fragment can go on.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.fragments.iter().any(|f| f.state == State::Ready)
+    /// Whether some fragment can go on. One that hesitated can when no other can.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        if self.fragments.iter().any(|f| f.state == State::Ready) {
+            return true;
+        }
+        let hesitant = self.fragments.iter_mut().find(|f| f.state == State::Hesitant);
+        hesitant.map(|fragment| fragment.state = State::Ready).is_some()
+    }
+
+    /// Whether a fragment other than the running one can go on.
+    pub(crate) fn others_ready(&self) -> bool {
+        self.fragments.iter().enumerate().any(|(i, f)| i != self.current && f.state == State::Ready)
+    }
+
+    /// Lets lanes that wait at joins go on without those they wait for, which go round in loops: these may be what the loops wait
+    /// for (independent thread scheduling, CUDA programming guide). Whether there were any.
+    pub(crate) fn release_joins(&mut self) -> bool {
+        let mut any = false;
+        for index in (0..self.joins.len()).filter(|index| !self.free_joins.contains(index)) {
+            let join = &mut self.joins[index];
+            if join.arrived != 0 {
+                any = true;
+                join.expected &= !join.arrived;
+                let mask = std::mem::take(&mut join.arrived);
+                let fragment = Fragment { pc: join.pc, mask, join: join.parent, state: State::Ready, spin: Spin::default() };
+                self.fragments.push(fragment);
+            }
+        }
+        any
     }
 
     /// Makes another ready fragment the running one, if there is one; the present one if it alone is ready.
     pub(crate) fn switch(&mut self) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
         let count = self.fragments.len();
         let next = (1..=count).map(|i| (self.current + i) % count.max(1)).find(|&i| self.fragments[i].state == State::Ready);
         self.current = next.unwrap_or(0);

@@ -73,8 +73,10 @@ pub(crate) struct Address {
 pub(crate) struct Strength {
     /// Relaxed or atomic: two strong accesses do not race.
     pub strong: bool,
-    /// Strong in global memory. In shared memory it orders nothing among threads, and is taken for a slip.
+    /// Strong too, but see [`crate::memory::Tag::strong`].
     pub volatile: bool,
+    /// The scope is the block.
+    pub narrow: bool,
     pub acquire: bool,
     pub release: bool,
 }
@@ -196,6 +198,8 @@ pub(crate) enum Preset {
     Constant(u64),
     /// Address of a module variable, by its number in [`Program::variables`], plus an offset.
     Variable(usize, i64),
+    /// Address of dynamic shared memory plus an offset.
+    DynamicBase(i64),
     Tid(usize),
     Ntid(usize),
     Ctaid(usize),
@@ -212,7 +216,6 @@ pub(crate) enum Preset {
 /// A variable of the module in global or constant memory.
 #[derive(Clone, Debug)]
 pub(crate) struct ModuleVariable {
-    pub name: String,
     pub bytes: u64,
     pub init: Vec<u8>,
 }

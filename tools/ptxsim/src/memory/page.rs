@@ -63,12 +63,6 @@ impl Page {
         }
     }
 
-    /// The same for the whole page, which becomes as new.
-    pub(crate) fn reset(&mut self) {
-        self.written.fill(0);
-        self.shadow.clear();
-    }
-
     /// Up to eight bytes as a number.
     pub(crate) fn load(&self, offset: usize, bytes: usize) -> u64 {
         let mut value = [0; 8];

@@ -18,7 +18,7 @@ pub(crate) struct Tag {
     pub stamp: u32,
     /// The lane; several of them for a broadcast read.
     pub lanes: u32,
-    /// Site in the high bits, then five bits of the warp, four of flags.
+    /// Site in the high bits, then five bits of the warp, six of flags.
     what: u32,
 }
 
@@ -28,16 +28,26 @@ const STRONG: u32 = 2;
 const PENDING: u32 = 4;
 /// Not an access: the site is the index of a list of reads.
 const LIST: u32 = 8;
+/// A strong access whose scope is the block.
+const NARROW: u32 = 16;
+/// A volatile access of shared memory. It is strong, but among lanes of a warp it is no substitute for `__syncwarp`.
+const VOLATILE: u32 = 32;
 /// Sites that a tag can tell apart.
-pub(crate) const MAX_SITES: usize = 1 << 23;
+pub(crate) const MAX_SITES: usize = 1 << 21;
 
 impl Tag {
-    pub(crate) fn new(block: u32, warp: u32, lane: u32, site: u32, stamp: u32, strong: bool) -> Tag {
-        Tag { block, stamp, lanes: 1 << lane, what: site << 9 | warp << 4 | PRESENT | if strong { STRONG } else { 0 } }
+    pub(crate) fn new(block: u32, warp: u32, lane: u32, site: u32, stamp: u32) -> Tag {
+        Tag { block, stamp, lanes: 1 << lane, what: site << 11 | warp << 6 | PRESENT }
+    }
+
+    /// Makes it an access that does not race with others of its kind.
+    pub(crate) fn strong(mut self, narrow: bool, volatile: bool) -> Tag {
+        self.what |= STRONG | if narrow { NARROW } else { 0 } | if volatile { VOLATILE } else { 0 };
+        self
     }
 
     fn list(index: usize) -> Tag {
-        Tag { what: (index as u32) << 9 | LIST, ..Tag::default() }
+        Tag { what: (index as u32) << 11 | LIST, ..Tag::default() }
     }
 
     pub(crate) fn pending(mut self) -> Tag {
@@ -50,20 +60,25 @@ impl Tag {
     }
 
     pub(crate) fn warp(self) -> u32 {
-        self.what >> 4 & 31
+        self.what >> 6 & 31
     }
 
     /// Index of the instruction.
     pub(crate) fn site(self) -> u32 {
-        self.what >> 9
+        self.what >> 11
     }
 
     fn is_present(self) -> bool {
         self.what != 0
     }
 
-    fn is_strong(self) -> bool {
-        self.what & STRONG != 0
+    /// Whether two accesses are strong with respect to each other (PTX ISA, "morally strong").
+    fn both_strong(self, other: Tag) -> bool {
+        let all = self.what & other.what & STRONG != 0;
+        let any = self.what | other.what;
+        let in_scope = any & NARROW == 0 || self.block == other.block;
+        let in_warp = any & VOLATILE != 0 && self.block == other.block && self.warp() == other.warp();
+        all && in_scope && !in_warp
     }
 
     fn is_list(self) -> bool {
@@ -199,8 +214,7 @@ impl Shadow {
 
 fn against(earlier: Tag, now: Tag, order: &impl Order) -> Option<Tag> {
     let races = || {
-        let strong = earlier.is_strong() && now.is_strong();
-        earlier.is_present() && !strong && !earlier.same_thread(now) && !order.is_before(earlier, now)
+        earlier.is_present() && !earlier.both_strong(now) && !earlier.same_thread(now) && !order.is_before(earlier, now)
     };
     (earlier.is_pending() || races()).then_some(earlier)
 }
@@ -232,7 +246,7 @@ mod tests {
     }
 
     fn tag(warp: u32, lane: u32, stamp: u32) -> Tag {
-        Tag::new(0, warp, lane, 7, stamp, false)
+        Tag::new(0, warp, lane, 7, stamp)
     }
 
     #[test]
@@ -286,9 +300,17 @@ mod tests {
     #[test]
     fn strong_accesses_do_not_race_with_each_other() {
         let mut shadow = Shadow::new(64);
-        let atomic = |block| Tag::new(block, 0, 0, 1, 0, true);
-        shadow.write(0, 4, atomic(0));
-        assert_eq!(shadow.check_write(0, 4, atomic(1), &Barrier(0)), None);
-        assert!(shadow.read(0, 4, Tag::new(1, 0, 0, 2, 0, false), &Barrier(0)).is_some());
+        let plain = |block| Tag::new(block, 0, 0, 1, 0);
+        shadow.write(0, 4, plain(0).strong(false, false));
+        assert_eq!(shadow.check_write(0, 4, plain(1).strong(false, false), &Barrier(0)), None);
+        assert!(shadow.read(0, 4, plain(1), &Barrier(0)).is_some());
+        assert!(shadow.check_write(0, 4, plain(1).strong(true, false), &Barrier(0)).is_some(), "the scope is another block's");
+        shadow.clear();
+        shadow.write(0, 4, plain(0).strong(false, false));
+        let other = Tag::new(0, 0, 1, 1, 0);
+        assert_eq!(shadow.check_write(0, 4, other.strong(true, false), &Barrier(0)), None);
+        shadow.clear();
+        shadow.write(0, 4, plain(0).strong(false, true));
+        assert!(shadow.check_write(0, 4, other.strong(false, true), &Barrier(0)).is_some(), "volatile does not order lanes");
     }
 }

@@ -74,12 +74,11 @@ pub fn sum_to_odd(x: f64, y: f64) -> f64 {
     let sum = x + y;
     let y_part = sum - x;
     let error = (x - (sum - y_part)) + (y - y_part);
-    // NaN, when an operand is infinite, compares as not equal but must not be stepped.
-    if error == 0.0 || !error.is_finite() || sum.to_bits() & 1 == 1 {
-        return sum;
-    }
-    let away = (error > 0.0) == (sum > 0.0);
-    f64::from_bits(if away { sum.to_bits() + 1 } else { sum.to_bits() - 1 })
+    // Without branches, so that loops over lanes vectorise. The error is NaN when an operand is infinite, and then nothing is stepped.
+    let bits = sum.to_bits();
+    let step = if (error > 0.0) == (sum > 0.0) { 1 } else { u64::MAX };
+    let inexact = (error.abs() > 0.0) & (bits & 1 == 0);
+    f64::from_bits(bits.wrapping_add(if inexact { step } else { 0 }))
 }
 
 /// The sign of an exact zero sum: + unless both terms are -0, or the rounding is down and they differ.

@@ -332,16 +332,28 @@ pub fn e5m2_to_f32(bits: u8) -> f32 {
     E5M2[bits as usize]
 }
 
+/// The f32 with an odd last bit next to `value`, or `value` itself if it is an f32. NaN stays NaN.
+///
+/// Rounding that again, to a format with at least two bits less, gives what rounding `value` once would give.
+#[inline]
+fn f64_to_f32_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = nearest as f64;
+    let bits = nearest.to_bits();
+    let step = if back.abs() < value.abs() { 1 } else { u32::MAX };
+    f32::from_bits(bits.wrapping_add(if (back != value) & (bits & 1 == 0) { step } else { 0 }))
+}
+
 /// Rounds an f64 once to the nearest f16, ties to even; NaN becomes 0x7fff.
 #[inline]
 pub fn f64_to_f16(value: f64) -> u16 {
-    encode(value, Format::F16, Rounding::NearestEven, false, false) as u16
+    f32_to_f16(f64_to_f32_odd(value))
 }
 
 /// Rounds an f64 once to the nearest bf16, ties to even; NaN becomes 0x7fff.
 #[inline]
 pub fn f64_to_bf16(value: f64) -> u16 {
-    encode(value, Format::Bf16, Rounding::NearestEven, false, false) as u16
+    f32_to_bf16(f64_to_f32_odd(value))
 }
 
 #[cfg(test)]

@@ -149,6 +149,12 @@ fn every_rounding_agrees_with_search_round_every_number() {
                             assert_eq!(got, want, "{value:e} {format:?} {rounding:?} saturate {saturate}");
                         }
                     }
+                    let want = search.encode(value, Rounding::NearestEven, false);
+                    match format {
+                        Format::F16 => assert_eq!(f64_to_f16(value) as u32, want, "{value:e}"),
+                        Format::Bf16 => assert_eq!(f64_to_bf16(value) as u32, want, "{value:e}"),
+                        _ => {}
+                    }
                 }
             }
         }
@@ -203,6 +209,16 @@ fn special_values() {
         assert_eq!(encode(f64::NEG_INFINITY, format, nearest, true, false) as u64, format.sign() | format.max_finite());
         assert_eq!(decode(format.max_finite() as u32, format), decode(encode(1e300, format, nearest, true, false), format));
         assert!(format.is_nan(format.nan()));
+    }
+    for (value, f16, bf16) in [
+        (f64::NAN, 0x7fff, 0x7fff),
+        (-f64::NAN, 0x7fff, 0x7fff),
+        (f64::NEG_INFINITY, 0xfc00, 0xff80),
+        (-1e300, 0xfc00, 0xff80),
+        (-1e-300, 0x8000, 0x8000),
+        (-0.0, 0x8000, 0x8000),
+    ] {
+        assert_eq!((f64_to_f16(value), f64_to_bf16(value)), (f16, bf16), "{value:e}");
     }
     assert_eq!(encode(f64::INFINITY, Format::F16, nearest, false, false), 0x7c00);
     assert_eq!(encode(65520.0, Format::F16, nearest, false, false), 0x7c00);
