@@ -178,13 +178,14 @@ impl<'a> Launch<'a> {
         }
         let mut block = Arguments { bytes: [0; MOST_BYTES], len: signature.bytes() };
         for (i, (param, address)) in params.iter().zip(&self.addresses[..self.tensors]).enumerate() {
-            if param.size != 8 {
-                return fail(format!("argument {i} is a tensor, but the kernel takes {} bytes there", param.size));
+            if param.size != 8 || param.is_struct {
+                let kind = if param.is_struct { "a struct" } else { "a number" };
+                return fail(format!("argument {i} is a tensor, but the kernel takes {kind} of {} bytes there", param.size));
             }
             block.put(param, &address.to_le_bytes());
         }
         if let (Some(given), Some(param)) = (self.params, params.last()) {
-            if (param.size, param.align) != (given.bytes.len(), given.align) {
+            if (param.size, param.align, param.is_struct) != (given.bytes.len(), given.align, true) {
                 let message = format!(
                     "{} has {} bytes aligned to {}, but the kernel takes {} aligned to {}",
                     given.name,
@@ -306,7 +307,7 @@ mod tests {
         refuse(launch().argument(0).params(&PARAMS), good, &["takes 3 arguments, and 4", "3 tensors and AddParams"]);
         refuse(launch().params(&PARAMS), &good.replace("16", "24"), &["AddParams has 16 bytes aligned to 8", "24 aligned to 8"]);
         refuse(launch().params(&PARAMS), &good.replace("align 8", "align 4"), &["16 aligned to 4"]);
-        refuse(launch().params(&PARAMS), &good.replace(".u64 x", ".u32 x"), &["argument 1 is a tensor", "4 bytes"]);
+        refuse(launch().params(&PARAMS), &good.replace(".u64 x", ".u32 x"), &["argument 1 is a tensor", "a number of 4 bytes"]);
         let many = (0..MOST_TENSORS).fold(of([1; 3], [1; 3]), |l, _| l.argument(1));
         assert!(many.pack(&signature(&pointer.repeat(MOST_TENSORS))).is_ok());
         refuse(many.argument(1), &pointer.repeat(MOST_TENSORS + 1), &["13"]);

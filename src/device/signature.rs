@@ -8,6 +8,8 @@ pub(super) struct Param {
     pub offset: usize,
     pub size: usize,
     pub align: usize,
+    /// A struct, which PTX knows as an array of bytes; else a number or an address.
+    pub is_struct: bool,
 }
 
 /// The parameters of an entry, in order.
@@ -27,10 +29,10 @@ impl Signature {
         let mut params = Vec::new();
         let mut end = 0usize;
         for declaration in list.split(',').map(str::trim).filter(|declaration| !declaration.is_empty()) {
-            let (size, align) = extent(declaration).ok_or_else(|| fail(format!("unknown parameter `{declaration}`")))?;
-            let offset = end.next_multiple_of(align);
-            params.push(Param { offset, size, align });
-            end = offset + size;
+            let mut param = extent(declaration).ok_or_else(|| fail(format!("unknown parameter `{declaration}`")))?;
+            param.offset = end.next_multiple_of(param.align);
+            end = param.offset + param.size;
+            params.push(param);
         }
         Ok(Signature { params })
     }
@@ -49,8 +51,8 @@ fn parameter_list<'p>(ptx: &'p str, entry: &str) -> Option<&'p str> {
     })
 }
 
-/// Size and alignment of `.param .u64 .ptr .global .align 1 name` or `.param .align 8 .b8 name[24]`.
-fn extent(declaration: &str) -> Option<(usize, usize)> {
+/// A parameter at no offset yet, from `.param .u64 .ptr .global .align 1 name` or `.param .align 8 .b8 name[24]`.
+fn extent(declaration: &str) -> Option<Param> {
     let mut words = declaration.split_whitespace();
     if words.next()? != ".param" {
         return None;
@@ -68,7 +70,7 @@ fn extent(declaration: &str) -> Option<(usize, usize)> {
         Some((_, count)) => count.strip_suffix(']')?.parse().ok()?,
         None => 1,
     };
-    Some((element * count, align.unwrap_or(element)))
+    Some(Param { offset: 0, size: element * count, align: align.unwrap_or(element), is_struct: name.contains('[') })
 }
 
 #[cfg(test)]

@@ -161,17 +161,19 @@ fn undefined_values_are_found() {
 #[test]
 fn misfits_are_refused_while_recording() {
     let device = &sims()[0];
-    let entry = |entry: &'static str, part: &str| {
+    let refuse = |entries: Entries, input: DType, part: &str| {
         let record = |exec: &Exec<'_>| {
             let mut out = exec.alloc([4], exec.storage())?;
-            let x = exec.input([4], &[])?;
-            exec.enqueue(Launch::new(entry, [1; 3], [1; 3]).output(&mut out).input(&x))
+            let x = exec.input_as([4], input, &[])?;
+            exec.enqueue(Launch::new(&entries, exec.storage(), [1; 3], [1; 3])?.output(&mut out).input(&x).input(&x).input(&x))
         };
         let error = Plan::record(device, record).unwrap_err().to_string();
-        assert!(error.contains(entry) && error.contains(part), "{error}");
+        assert!(error.contains(entries.f16) && error.contains(part), "{error}");
     };
-    entry("add_forward_f16", "takes 4 arguments, and 2 were given");
-    entry("mul_forward_f16", "no such kernel for sm_80");
+    refuse(entries!("embed_forward"), DType::F16, "takes 5 arguments, and 4 were given");
+    refuse(entries!("add_forward"), DType::F32, "argument 1 is a tensor of f32, but the kernel takes f16");
+    refuse(entries!("add_forward"), DType::F16, "argument 3 is a tensor, but the kernel takes a struct of 8 bytes");
+    refuse(entries!("mul_forward"), DType::F16, "no such kernel for sm_80");
     let error = device.cpu_only("attention").unwrap_err();
     assert_eq!(
         (error.to_string().as_str(), error.hint().unwrap().as_str()),

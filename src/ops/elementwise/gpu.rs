@@ -1,8 +1,8 @@
 //! Element by element, on a GPU: `kernels/elementwise/`.
 
 use crate::Result;
-use crate::device::{Entries, Exec, Gpu, Launch, Params, Tensor, entries};
 use crate::device::cpu::gemm::Activation;
+use crate::device::{Entries, Exec, Gpu, Launch, Params, Tensor, entries};
 use bytemuck::{Pod, Zeroable};
 
 const ADD: Entries = entries!("add_forward");
@@ -95,13 +95,7 @@ pub(crate) fn add_to(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tenso
 }
 
 /// out = activation(x)
-pub(super) fn activate(
-    exec: &Exec<'_>,
-    gpu: &Gpu,
-    activation: Activation,
-    x: &Tensor<'_>,
-    out: &mut Tensor<'_>,
-) -> Result<()> {
+pub(super) fn activate(exec: &Exec<'_>, gpu: &Gpu, activation: Activation, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
     let params = ActivationParams { count: count as u64, activation: activation_number(activation), _end: 0 };
     exec.enqueue(map(gpu, &ACTIVATION, count, out)?.output(out).input(x).params(&params))

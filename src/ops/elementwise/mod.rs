@@ -40,9 +40,7 @@ fn produce<'e>(
 /// x sigmoid(x), in a new tensor.
 pub fn silu<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Silu, [x.f32()], out);
-    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| {
-        gpu::activate(exec, gpu, Activation::Silu, x, out)
-    })
+    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| gpu::activate(exec, gpu, Activation::Silu, x, out))
 }
 
 /// x + y, same shapes.

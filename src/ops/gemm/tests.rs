@@ -2,6 +2,7 @@ use super::testing::*;
 use super::*;
 use crate::device::cpu::Isa;
 use crate::device::{Arena, Cpu, Plan};
+use crate::tensor::DType;
 
 const ACTIVATIONS: [Activation; 5] =
     [Activation::None, Activation::Gelu, Activation::QuickGelu, Activation::Silu, Activation::Geglu];

@@ -1,8 +1,6 @@
 //! The simulator: PTX executed on this machine, by `ptxsim`. Every tensor has an allocation of its own, whose content is undefined at first:
 //! a kernel that reads what nobody wrote, or leaves its tensor, or races, fails with its line.
 
-mod engine;
-
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::cpu::parallel::Line;
 use super::kernels::Choice;
@@ -30,10 +28,10 @@ const SHOWN_FAULTS: usize = 5;
 
 /// A simulated GPU.
 pub(super) struct Sim {
-    memory: engine::Memory,
+    memory: ptxsim::Memory,
     threads: usize,
     kernels: Mutex<Vec<Arc<Kernel>>>,
-    modules: Mutex<HashMap<(&'static str, &'static str), Arc<engine::Module>>>,
+    modules: Mutex<HashMap<(&'static str, &'static str), Arc<ptxsim::Module>>>,
     /// Launches so far: each runs its warps in an order of its own.
     launches: AtomicU64,
     events: Mutex<Slab<Instant>>,
@@ -44,7 +42,7 @@ pub(super) struct Sim {
 
 struct Kernel {
     entry: &'static str,
-    code: engine::Kernel,
+    code: ptxsim::Kernel,
 }
 
 /// Work that can be captured.
@@ -88,7 +86,7 @@ impl Sim {
     /// A simulated GPU whose blocks run on `threads` threads.
     pub fn new(threads: usize) -> Sim {
         Sim {
-            memory: engine::Memory::new(),
+            memory: ptxsim::Memory::new(),
             threads,
             kernels: Mutex::default(),
             modules: Mutex::default(),
@@ -114,13 +112,12 @@ impl Sim {
             Action::Launch { kernel, geometry, ref arguments } => self.execute(kernel, geometry, arguments),
             Action::Copy { to, from, bytes } => {
                 let mut values = vec![0; bytes];
-                self.memory.read(from, &mut values).map_err(|e| failed("copy", e))?;
+                self.read(from, &mut values, "copy")?;
                 self.memory.write(to, &values).map_err(|e| failed("copy", e))
             }
             Action::Fill { to, byte, bytes } => self.memory.write(to, &vec![byte; bytes]).map_err(|e| failed("fill memory", e)),
             Action::Undefine { address, bytes } => {
-                self.memory.undefine(address, bytes as u64);
-                Ok(())
+                self.memory.undefine(address, bytes as u64).map_err(|e| failed("undefine memory", e))
             }
         }
     }
@@ -129,17 +126,28 @@ impl Sim {
         let Some(kernel) = lock(&self.kernels).get(kernel.0 as usize).cloned() else {
             return Err(failed("launch", format!("{kernel:?} was not loaded")));
         };
-        let options =
-            engine::Options { seed: self.launches.fetch_add(1, Ordering::Relaxed), threads: self.threads, ..Default::default() };
-        let launch = engine::Launch { grid: geometry.grid, block: geometry.block, shared: geometry.shared };
+        let seed = self.launches.fetch_add(1, Ordering::Relaxed);
+        let options = ptxsim::Options { seed, threads: self.threads, counters: false, ..ptxsim::Options::default() };
+        let launch = ptxsim::Launch { grid: geometry.grid, block: geometry.block, shared: geometry.shared };
         #[allow(clippy::disallowed_methods)] // called by `Gpu::launch` alone, and for the replay of what it launched
-        let report = engine::launch(&kernel.code, &self.memory, &launch, arguments, &options)
+        let report = ptxsim::launch(&kernel.code, &self.memory, &launch, arguments, &options)
             .map_err(|e| Error::launch(kernel.entry, format!("{e} ({geometry})")))?;
         if report.faults.is_empty() {
             return Ok(());
         }
         let faults: Vec<String> = report.faults.iter().take(SHOWN_FAULTS).map(|fault| format!("\n  {fault}")).collect();
-        Err(Error::launch(kernel.entry, format!("{} fault(s) with {geometry}:{}", report.faults.len(), faults.concat())))
+        Err(Error::launch(
+            kernel.entry,
+            format!("{} fault(s) with {geometry}:{}", report.faults.len() as u64 + report.faults_dropped, faults.concat()),
+        ))
+    }
+
+    /// Reads for the host, which is no more to read what nobody wrote than a kernel is.
+    fn read(&self, from: u64, values: &mut [u8], action: &str) -> Result<()> {
+        if !self.memory.is_defined(from, values.len() as u64).map_err(|e| failed(action, e))? {
+            return Err(failed(action, format!("some of {} bytes at {from:#x} were never written", values.len())));
+        }
+        self.memory.read(from, values).map_err(|e| failed(action, e))
     }
 
     fn refuse_in_capture(&self, action: &str) -> Result<()> {
@@ -202,7 +210,7 @@ impl Backend for Sim {
     fn download(&self, from: u64, bytes: usize, take: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
         self.refuse_in_capture("give values to the host")?;
         self.pieces(bytes, |offset, piece| {
-            self.memory.read(from + offset as u64, piece).map_err(|e| failed("give values to the host", e))?;
+            self.read(from + offset as u64, piece, "give values to the host")?;
             take(offset, piece);
             Ok(())
         })
@@ -230,7 +238,8 @@ impl Backend for Sim {
         let module = match modules.get(&(file.name, file.arch)) {
             Some(module) => module.clone(),
             None => {
-                let module = engine::Module::parse(file.ptx, file.name).map_err(|e| Error::launch(entry, e.to_string()))?;
+                let module = ptxsim::Module::parse(file.ptx, &format!("{}.ptx", file.name))
+                    .map_err(|e| Error::launch(entry, e.to_string()))?;
                 modules.entry((file.name, file.arch)).insert_entry(Arc::new(module)).get().clone()
             }
         };
