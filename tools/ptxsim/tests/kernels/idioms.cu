@@ -152,20 +152,19 @@ extern "C" __global__ void counted_by_barrier(unsigned* out, const float* in) {
 extern "C" __global__ void flag_between_warps(float* out, const float* in) {
     __shared__ float slot[32];
     __shared__ unsigned flag;
-    volatile unsigned* place = &flag;
     unsigned t = threadIdx.x;
-    if (t == 0) *place = 0;
+    if (t == 0) flag = 0;
     __syncthreads();
     if (t < 32) {
         slot[t] = in[blockIdx.x * 32 + t];
         __syncwarp();
         if (t == 0) {
             __threadfence_block();
-            *place = 1;
+            atomicExch(&flag, 1u);
         }
     } else {
         if (t == 32) {
-            while (*place == 0) {
+            while (atomicAdd(&flag, 0u) == 0) {
             }
             __threadfence_block();
         }
