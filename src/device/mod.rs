@@ -12,6 +12,7 @@ mod arena;
 mod buffer;
 pub mod cpu;
 mod exec;
+pub mod kernels;
 
 pub use arena::{Arena, Plan};
 pub use buffer::Buffer;

@@ -291,27 +291,6 @@ extern "C" __global__ void grid_barrier(float* out, float* places, unsigned* arr
     out[i] = value;
 }
 
-// Without the second meeting, the next round overwrites what another block still reads.
-// run: twin=grid_barrier grid=4 block=32 args=buf:f32:128:undef,buf:f32:128:zero,buf:u32:1:zero,buf:f32:128:rand
-extern "C" __global__ void grid_barrier_once(float* out, float* places, unsigned* arrived, const float* in) {
-    unsigned t = threadIdx.x, i = blockIdx.x * 32 + t;
-    float value = in[i];
-    for (unsigned round = 1; round <= 2; ++round) {
-        places[i] = value;  // fault: global-race a
-        __syncthreads();
-        if (t == 0) {
-            __threadfence();
-            atomicAdd(arrived, 1u);
-            while (*reinterpret_cast<volatile unsigned*>(arrived) < round * gridDim.x) {
-            }
-            __threadfence();
-        }
-        __syncthreads();
-        value += places[(i + 32) % 128];  // fault: global-race b
-    }
-    out[i] = value;
-}
-
 // A sum behind a lock: 16 lanes of each of 4 warps take their turns.
 // run: grid=2 block=64 args=buf:f32:1:zero,buf:u32:1:zero,buf:f32:128:rand
 extern "C" __global__ void locked_sum(float* sum, unsigned* lock, const float* in) {
