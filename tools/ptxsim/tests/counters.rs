@@ -6,7 +6,7 @@
 mod compiled;
 
 use ptxsim::count::{Class, Counts, Site, SiteCounts};
-use ptxsim::{Arg, Launch, Memory, Module, Options, launch};
+use ptxsim::{Launch, Memory, Module, Options, launch};
 use std::fs;
 
 const BUFFER: usize = 32 * 1024;
@@ -60,15 +60,14 @@ fn count(name: &str, site: &Site, counts: &SiteCounts) -> u64 {
 fn run(module: &Module, entry: &Entry) -> (Vec<Site>, Counts) {
     let kernel = module.kernel(&entry.name).unwrap();
     let memory = Memory::new();
-    let args: Vec<Arg> = (0..2)
-        .map(|_| {
-            let address = memory.alloc(BUFFER as u64);
-            memory.write(address, &[0; BUFFER]).unwrap();
-            Arg::U64(address)
-        })
-        .collect();
+    let buffer = |_| {
+        let address = memory.alloc(BUFFER as u64);
+        memory.write(address, &[0; BUFFER]).unwrap();
+        address.to_le_bytes()
+    };
+    let parameters: Vec<u8> = (0..2).flat_map(buffer).collect();
     let shape = Launch { grid: [entry.grid, 1, 1], block: [entry.block, 1, 1], shared: 0 };
-    let report = launch(&kernel, &memory, &shape, &args, &Options::default()).unwrap();
+    let report = launch(&kernel, &memory, &shape, &parameters, &Options::default()).unwrap();
     assert!(report.faults.is_empty(), "{}: {}", entry.name, report.faults[0]);
     (kernel.sites().to_vec(), report.counts)
 }
@@ -89,7 +88,8 @@ fn counts_agree_with_those_by_hand() {
         assert_eq!(sites.len(), counts.sites.len());
         for (line, name, expected) in &entry.counts {
             let here = |site: &Site| site.source.as_ref().is_some_and(|(file, at)| file.ends_with("counters.cu") && at == line);
-            let sum: u64 = sites.iter().zip(&counts.sites).filter(|(site, _)| here(site)).map(|(site, n)| count(name, site, n)).sum();
+            let sum: u64 =
+                sites.iter().zip(&counts.sites).filter(|(site, _)| here(site)).map(|(site, n)| count(name, site, n)).sum();
             if sum != *expected {
                 wrong += &format!("{} (line {line}): {name} is {sum}, not {expected}\n", entry.name);
             }
@@ -116,7 +116,8 @@ fn totals_of_a_launch() {
 fn issues_and_classes() {
     let entry = entries().into_iter().find(|entry| entry.name == "tensor_f16").unwrap();
     let (sites, counts) = run(&module(), &entry);
-    let issued = |class: Class| sites.iter().zip(&counts.sites).filter(|(site, _)| site.class == class).map(|(_, n)| n.warps).sum::<u64>();
+    let issued =
+        |class: Class| sites.iter().zip(&counts.sites).filter(|(site, _)| site.class == class).map(|(_, n)| n.warps).sum::<u64>();
     assert_eq!((issued(Class::Tensor), issued(Class::Global), issued(Class::Shared)), (1, 7, 0));
     let tensor = sites.iter().find(|site| site.class == Class::Tensor).unwrap();
     assert_eq!((tensor.flops, tensor.tensor_type), (4096, "f16"));

@@ -152,7 +152,7 @@ fn many_at_one_place() {
     assert_eq!(all, (0..=128).collect::<Vec<_>>());
     let (last, old) = go("atom.global.max.u32 %x, [%p0], %y;", 40);
     assert_eq!(last, 128);
-    assert!(old.iter().all(|&x| (40..128).contains(&x)) && old[0] == 40, "{old:?}");
+    assert!(old.iter().all(|&x| (40..=128).contains(&x)) && old[0] == 40, "{old:?}");
     // One thread finds the value it expects.
     let (last, old) = go("atom.global.cas.b32 %x, [%p0], 9, %y;", 9);
     assert_eq!(old.iter().filter(|&&x| x == 9).count(), 1);

@@ -1,6 +1,7 @@
 //! Branches, loops, tables of targets, calls, exits, and barriers that count.
 
 use crate::harness::{module, run, table, warp};
+use ptxsim::{Launch, Memory, Module, Options, launch};
 
 fn id(lane: u32) -> u32 {
     lane
@@ -52,34 +53,36 @@ fn branches_by_table() {
     assert_eq!(warp(body, id, zero, zero), expected);
 }
 
-/// Parameters by .param space and by register, arrays as parameters, two results, a function that calls another.
+/// An array as a parameter, a call in a branch that some lanes take, a function that calls another in a loop.
 #[test]
 fn calls() {
     let declarations = "
-        .func (.reg .u32 %result) twice(.reg .u32 %x) { add.u32 %result, %x, %x; ret; }
+        .func (.param .b32 result) add_one(.param .b32 x)
+        {
+            .reg .u32 %x; ld.param.u32 %x, [x]; add.u32 %x, %x, 1; st.param.b32 [result], %x; ret;
+        }
         .func (.param .b32 result) sum_of(.param .b32 first, .param .align 8 .b8 rest[16])
         {
             .reg .u32 %x, %y; .reg .u64 %w;
             ld.param.u32 %x, [first]; ld.param.u32 %y, [rest+4]; add.u32 %x, %x, %y; ld.param.u64 %w, [rest+8]; cvt.u32.u64 %y, %w;
             add.u32 %x, %x, %y; st.param.b32 [result], %x; ret;
         }
-        .func (.param .b32 result) collatz(.param .b32 start)
+        .func (.param .b32 result) halvings(.param .b32 start)
         {
-            .reg .u32 %n, %bit, %steps; .reg .pred %p; ld.param.u32 %n, [start]; mov.u32 %steps, 0;
-            setp.gt.u32 %p, %n, 20; @%p bra LARGE;
-            LOOP: setp.le.u32 %p, %n, 1; @%p bra OUT; shr.u32 %n, %n, 1; call.uni (%steps), add_one, (%steps); bra LOOP;
-            LARGE: mov.u32 %steps, 99;
+            .reg .u32 %n, %steps; .reg .pred %p;
+            ld.param.u32 %n, [start]; mov.u32 %steps, 0; setp.gt.u32 %p, %n, 20; @%p bra LARGE;
+            LOOP: setp.le.u32 %p, %n, 1; @%p bra OUT; shr.u32 %n, %n, 1;
+            { .param .b32 r; .param .b32 x; st.param.b32 [x], %steps; call.uni (r), add_one, (x); ld.param.b32 %steps, [r]; }
+            bra LOOP;
+            LARGE: st.param.b32 [result], 99; ret;
             OUT: st.param.b32 [result], %steps; ret;
         }
     ";
-    let declarations =
-        format!(".func (.reg .u32 %result) add_one(.reg .u32 %x) {{ add.u32 %result, %x, 1; ret; }}\n{declarations}");
     let body = "{.reg .u32 %x, %y; .reg .u64 %w; .reg .pred %q;\n\
-        call.uni (%x), twice, (%a);\n\
-        { .param .b32 r; .param .b32 f; .param .align 8 .b8 s[16]; st.param.b32 [f], %x; st.param.b32 [s], 0; st.param.b32 [s+4], 5;\n\
+        { .param .b32 r; .param .b32 f; .param .align 8 .b8 s[16]; mul.lo.u32 %x, %a, 2; st.param.b32 [f], %x; st.param.b32 [s], 0; st.param.b32 [s+4], 5;\n\
         cvt.u64.u32 %w, %a; st.param.b64 [s+8], %w; call.uni (r), sum_of, (f, s); ld.param.b32 %y, [r]; }\n\
         setp.lt.u32 %q, %a, 24; mov.u32 %x, 1000; @!%q bra SKIP;\n\
-        { .param .b32 r; .param .b32 f; st.param.b32 [f], %a; call (r), collatz, (f); ld.param.b32 %x, [r]; }\n\
+        { .param .b32 r; .param .b32 f; st.param.b32 [f], %a; call (r), halvings, (f); ld.param.b32 %x, [r]; }\n\
         SKIP: mad.lo.u32 %d, %y, 10000, %x;}";
     let halvings = |lane: u32| match lane {
         24.. => 1000,
@@ -88,7 +91,7 @@ fn calls() {
     };
     let rows: Vec<[u64; 3]> = (0..32).map(|lane| [lane, 0, 0]).collect();
     let expected: Vec<u64> = (0..32).map(|lane| u64::from((3 * lane + 5) * 10000 + halvings(lane))).collect();
-    assert_eq!(table(&declarations, body, ["b32"; 4], &rows), expected);
+    assert_eq!(table(declarations, body, ["b32"; 4], &rows), expected);
 }
 
 /// Lanes that have exited write no more; the others go on, and a barrier does not wait for them.
@@ -126,27 +129,37 @@ fn barriers_with_a_result() {
 /// Kernel parameters of every width, and a struct.
 #[test]
 fn parameters() {
-    use ptxsim::{Arg, Launch, Memory, Module, Options, launch};
-    let text = ".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry test(.param .u64 .ptr .align 1 out, .param .u8 a, .param .s16 b, .param .f32 c,\n\
-        .param .align 8 .b8 d[24], .param .u32 e)\n{\n.reg .u64 %p, %x; .reg .u32 %y; .reg .f32 %f;\nld.param.u64 %p, [out]; cvta.to.global.u64 %p, %p;\n\
-        ld.param.u8 %y, [a]; st.global.u32 [%p], %y;\nld.param.s16 %y, [b]; st.global.u32 [%p+4], %y;\nld.param.f32 %f, [c]; st.global.f32 [%p+8], %f;\n\
-        ld.param.u32 %y, [d+4]; st.global.u32 [%p+12], %y;\nld.param.u64 %x, [d+16]; st.global.u64 [%p+16], %x;\nld.param.u32 %y, [e]; st.global.u32 [%p+24], %y;\nret;\n}\n";
-    let module = Module::parse(text, "test.ptx").unwrap();
+    let text = "
+        .version 9.0
+        .target sm_80
+        .address_size 64
+        .visible .entry test(.param .u64 .ptr .align 1 out, .param .u8 a, .param .s16 b, .param .f32 c, .param .align 8 .b8 d[24], .param .u32 e)
+        {
+            .reg .u64 %p, %x; .reg .u32 %y; .reg .f32 %f;
+            ld.param.u64 %p, [out]; cvta.to.global.u64 %p, %p;
+            ld.param.u8 %y, [a]; st.global.u32 [%p], %y;
+            ld.param.s16 %y, [b]; st.global.u32 [%p+4], %y;
+            ld.param.f32 %f, [c]; st.global.f32 [%p+8], %f;
+            ld.param.u32 %y, [d+4]; st.global.u32 [%p+12], %y;
+            ld.param.u64 %x, [d+16]; st.global.u64 [%p+16], %x;
+            ld.param.u32 %y, [e]; st.global.u32 [%p+24], %y;
+            ret;
+        }";
+    let kernel = Module::parse(text, "test.ptx").unwrap().kernel("test").unwrap();
+    let places: Vec<_> = kernel.parameters().iter().map(|p| (p.offset, p.bytes, p.align)).collect();
+    assert_eq!(places, [(0, 8, 8), (8, 1, 1), (10, 2, 2), (12, 4, 4), (16, 24, 8), (40, 4, 4)]);
     let memory = Memory::new();
     let out = memory.alloc(28);
-    let record: Vec<u8> =
-        [1u32, 0xdead_beef, 3, 4].iter().flat_map(|word| word.to_le_bytes()).chain(99u64.to_le_bytes()).collect();
-    let args = [
-        Arg::U64(out),
-        Arg::Bytes(vec![200]),
-        Arg::Bytes((-5i16).to_le_bytes().to_vec()),
-        Arg::F32(1.5),
-        Arg::Bytes(record),
-        Arg::U32(123),
-    ];
+    let mut block = out.to_le_bytes().to_vec();
+    block.extend([200, 0]);
+    block.extend((-5i16).to_le_bytes());
+    block.extend(1.5f32.to_le_bytes());
+    block.extend([1u32, 0xdead_beef, 3, 4].iter().flat_map(|word| word.to_le_bytes()));
+    block.extend(99u64.to_le_bytes());
+    block.extend(123u32.to_le_bytes());
     let shape = Launch { grid: [1, 1, 1], block: [1, 1, 1], shared: 0 };
-    let report = launch(&module.kernel("test").unwrap(), &memory, &shape, &args, &Options::default()).unwrap();
-    assert!(report.faults.is_empty());
+    let report = launch(&kernel, &memory, &shape, &block, &Options::default()).unwrap();
+    assert!(report.faults.is_empty(), "{}", report.faults[0]);
     let mut got = [0; 28];
     memory.read(out, &mut got).unwrap();
     let words: Vec<u32> = got.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();

@@ -1,7 +1,7 @@
 //! Kernels around a few lines of PTX, and tables of their results.
 
 use half::{bf16, f16};
-use ptxsim::{Arg, Launch, Memory, Module, Options, launch};
+use ptxsim::{Launch, Memory, Module, Options, launch};
 use std::fmt::Debug;
 
 /// Most rows of a table: where all combinations of edge values are more, every so many are taken.
@@ -110,8 +110,8 @@ pub fn run(text: &str, grid: [u32; 3], block: [u32; 3], shared: u32, buffers: &[
     for (&address, buffer) in addresses.iter().zip(buffers) {
         memory.write(address, buffer).unwrap();
     }
-    let args: Vec<Arg> = addresses.iter().map(|&address| Arg::U64(address)).collect();
-    let report = launch(&kernel, &memory, &Launch { grid, block, shared }, &args, &Options::default());
+    let parameters: Vec<u8> = addresses.iter().flat_map(|address| address.to_le_bytes()).collect();
+    let report = launch(&kernel, &memory, &Launch { grid, block, shared }, &parameters, &Options::default());
     let report = report.unwrap_or_else(|error| panic!("{error}\n{}", numbered()));
     let faults: String = report.faults.iter().map(|fault| format!("{fault}\n")).collect();
     assert!(faults.is_empty(), "{faults}{}", numbered());

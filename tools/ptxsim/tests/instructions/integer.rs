@@ -184,9 +184,7 @@ fn insert_bits() {
             .filter(|i| position + i < width)
             .fold(b, |out, i| (out & !(1 << (position + i))) | ((a >> i & 1) << (position + i)))
     };
-    for (position, length) in
-        [(0, 8), (4, 12), (31, 1), (30, 5), (0, 32), (7, 0), (32, 4), (200, 40), (16, 255)]
-    {
+    for (position, length) in [(0, 8), (4, 12), (31, 1), (30, 5), (0, 32), (7, 0), (32, 4), (200, 40), (16, 255)] {
         let body = format!("bfi.b32 %d, %a, %b, {position}, {length};");
         binary(&body, |a: u32, b: u32| insert(a.into(), b.into(), 32, position, length) as u32);
         let body = format!("bfi.b64 %d, %a, %b, {position}, {length};");

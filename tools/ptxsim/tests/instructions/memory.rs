@@ -140,7 +140,7 @@ fn addresses() {
     let body = "{.reg .u64 %at, %base; .reg .b32 %x, %y, %z;\n.shared .align 4 .b32 room[40];\n\
         mov.u64 %base, room; mad.lo.u64 %at, %t64, 4, %base; st.shared.u32 [%at+16], %a;\nbar.warp.sync -1;\n\
         sub.u64 %at, %at, %t64; sub.u64 %at, %at, %t64; sub.u64 %at, %at, %t64; sub.u64 %at, %at, %t64; add.u64 %at, %at, 80;\n\
-        ld.shared.u32 %x, [%at+-60];\nld.shared.u32 %y, [room+24];\nld.shared.u32 %z, [room+4+24];\nmad.lo.u32 %x, %x, 100, %y; mad.lo.u32 %d, %x, 100, %z;}";
+        ld.shared.u32 %x, [%at+-60];\nld.shared.u32 %y, [room+24];\nld.shared.u32 %z, [room+28];\nmad.lo.u32 %x, %x, 100, %y; mad.lo.u32 %d, %x, 100, %z;}";
     let rows: Vec<[u64; 3]> = (0..32).map(|lane| [lane + 10, 0, 0]).collect();
     // 80 - 60 = 20 is the second element, 24 the third, 28 the fourth.
     assert_eq!(table("", body, ["b32"; 4], &rows), [(11 * 100 + 12) * 100 + 13; 32]);
@@ -154,7 +154,6 @@ fn initial_values() {
         .global .align 8 .u64 wide[3] = {1, 0xffffffffffffffff, 3};
         .global .s16 signs[4] = {-1, -2, 3, 4};
         .global .f64 half_ = 0d3FE0000000000000;
-        .global .u64 pointer = generic(wide);
         .global .u32 blank[4];
     ";
     let body = "{.reg .b64 %x, %y; .reg .b32 %w, %v; .reg .u64 %at; .reg .b16 %h; .reg .f64 %f; .reg .f32 %g;\n\
@@ -162,22 +161,24 @@ fn initial_values() {
         ld.const.f32 %g, [thirds+4]; mov.b32 %w, %g; cvt.u64.u32 %y, %w; shl.b64 %y, %y, 16; xor.b64 %x, %x, %y;\n\
         ld.global.u64 %y, [wide+8]; add.u64 %x, %x, %y; ld.global.s16 %w, [signs+2]; cvt.s64.s32 %y, %w; add.s64 %x, %x, %y;\n\
         ld.global.f64 %f, [half_]; mov.b64 %y, %f; xor.b64 %x, %x, %y;\n\
-        ld.global.u64 %at, [pointer]; ld.u64 %y, [%at+16]; mad.lo.u64 %x, %x, 1, %y; ld.global.u32 %w, [blank+4]; cvt.u64.u32 %y, %w; add.u64 %x, %x, %y;\n\
+        cvta.global.u64 %at, wide; ld.u64 %y, [%at+16]; mad.lo.u64 %x, %x, 1, %y; ld.global.u32 %w, [blank+4]; cvt.u64.u32 %y, %w; add.u64 %x, %x, %y;\n\
         mov.b64 %d, %x;}";
     let expected =
         ((0xff_u64 ^ u64::from(0.5f32.to_bits()) << 16).wrapping_add(u64::MAX).wrapping_add_signed(-2) ^ 0.5f64.to_bits()) + 3;
     assert_eq!(table(declarations, body, ["b64", "b32", "b32", "b32"], &[[0; 3]; 32]), [expected; 32]);
 }
 
-/// Module variables keep what a kernel writes to them, and shared variables lie at their alignment without overlap.
+/// Shared variables lie at their alignment, without overlap. One lane asks.
 #[test]
 fn variables_lie_apart() {
-    let body = "{.reg .u64 %x<5>, %sum; .reg .u64 %y; .reg .pred %p;\n.shared .align 1 .b8 one[3];\n.shared .align 16 .b8 two[20];\n.shared .align 8 .u64 three;\n.shared .align 2 .b16 four[5];\n\
+    let body = "{.reg .u64 %x<4>, %sum, %y; .reg .pred %p;\n\
+        .shared .align 1 .b8 one[3];\n.shared .align 16 .b8 two[20];\n.shared .align 8 .u64 three;\n.shared .align 2 .b16 four[5];\n\
+        mov.u64 %d, 0; setp.ne.u32 %p, %t, 0; @%p bra SKIP;\n\
         mov.u64 %x0, one; mov.u64 %x1, two; mov.u64 %x2, three; mov.u64 %x3, four;\n\
         and.b64 %sum, %x1, 15; and.b64 %y, %x2, 7; add.u64 %sum, %sum, %y; and.b64 %y, %x3, 1; add.u64 %d, %sum, %y;\n\
         st.shared.u8 [one+2], 1; st.shared.u32 [two+16], 2; st.shared.u64 [three], 3; st.shared.u16 [four+8], 4;\n\
         ld.shared.u8 %y, [one+2]; mad.lo.u64 %d, %d, 10, %y; ld.shared.u32 %y, [two+16]; mad.lo.u64 %d, %d, 10, %y;\n\
-        ld.shared.u64 %y, [three]; mad.lo.u64 %d, %d, 10, %y; ld.shared.u16 %y, [four+8]; mad.lo.u64 %d, %d, 10, %y;}";
+        ld.shared.u64 %y, [three]; mad.lo.u64 %d, %d, 10, %y; ld.shared.u16 %y, [four+8]; mad.lo.u64 %d, %d, 10, %y;\nSKIP: add.u64 %d, %d, 0;}";
     assert_eq!(table("", body, ["b64", "b32", "b32", "b32"], &[[0; 3]])[0], 1234);
 }
 

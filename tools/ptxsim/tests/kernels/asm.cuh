@@ -22,6 +22,9 @@
 #define BARRIER_SYNC(id, count) asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory")
 #define BARRIER_ARRIVE(id, count) asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(count) : "memory")
 
+// atomicAdd without a result, on unsigned numbers of global memory.
+#define ATOMIC_ADD(to, value) asm volatile("red.global.add.u32 [%0], %1;" ::"l"(GLOBAL(to)), "r"(value) : "memory")
+
 // Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 #define LDMATRIX_X4(r, row)                                                                 \
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"          \

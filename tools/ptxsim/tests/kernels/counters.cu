@@ -259,7 +259,7 @@ extern "C" __global__ void global_some_lanes(float* out, const float* in) {
 }
 
 extern "C" __global__ void global_atomics(unsigned* out, const float* in) {
-    atomicAdd(out + threadIdx.x, 1u);  // count: sectors=4 bytes=128 lanes=32
+    ATOMIC_ADD(out + threadIdx.x, 1u);  // count: sectors=4 bytes=128 lanes=32
 }
 
 extern "C" __global__ void global_copies(float* out, const float* in) {
@@ -268,7 +268,7 @@ extern "C" __global__ void global_copies(float* out, const float* in) {
     COPY_ASYNC16(tile + t * 4, in + t * 4);      // count: sectors=16 bytes=512 lanes=32
     COPY_ASYNC(tile + 128 + t, in + 128 + t, 4);  // count: sectors=4 bytes=128 lanes=32
     COPY_WAIT_ALL();
-    out[t] = tile[t] + tile[128 + t];
+    out[t] = tile[t * 4] + tile[128 + t];
 }
 
 // Eight warps; each block reads the same 256 bytes: 8 sectors' worth from memory, 4 blocks' worth of requests.
