@@ -92,7 +92,6 @@ impl Core<'_> {
         std::array::from_fn(|lane| base[lane].wrapping_add_signed(address.offset) & narrow)
     }
 
-
     /// The active lanes whose address is a multiple of `bytes`; reports the others.
     fn aligned(&mut self, warp: &Warp, active: u32, addresses: &Lanes, bytes: u64, site: u32) -> u32 {
         let off = lanes(active).filter(|&lane| addresses[lane] % bytes != 0).fold(0u32, |mask, lane| mask | 1 << lane);
@@ -108,9 +107,7 @@ impl Core<'_> {
     fn out_of_bounds(&mut self, warp: &Warp, lane: usize, site: u32, location: Location, bytes: u64) {
         let (address, message) = match location {
             Location::Global(address) => match self.grid.view.nearest(address) {
-                Some((size, offset)) => {
-                    (address, format!("{bytes} bytes at offset {offset} of an allocation of {size} bytes"))
-                }
+                Some((size, offset)) => (address, format!("{bytes} bytes at offset {offset} of an allocation of {size} bytes")),
                 None => (address, format!("{bytes} bytes at {address:#x}, near no allocation")),
             },
             Location::Shared(offset) => {
@@ -132,7 +129,10 @@ impl Core<'_> {
         let lane = now.lanes.trailing_zeros();
         let (kind, message) = if with.is_pending() && self.comes_before(warp, with, now) {
             let verb = if writes { "writes" } else { "reads" };
-            (FaultKind::UnwaitedCopy, format!("{verb} bytes at {address:#x} that an asynchronous copy may still write: wait for it first"))
+            (
+                FaultKind::UnwaitedCopy,
+                format!("{verb} bytes at {address:#x} that an asynchronous copy may still write: wait for it first"),
+            )
         } else {
             let kind = if shared { FaultKind::SharedRace } else { FaultKind::GlobalRace };
             let (verb, past) = (if writes { "writes" } else { "reads" }, if wrote { "wrote" } else { "read" });
@@ -192,7 +192,15 @@ impl Core<'_> {
     }
 
     /// One lane's read; `None` if it is out of bounds.
-    fn read(&mut self, cursor: &mut Cursor<'_>, warp: &mut Warp, lane: usize, access: Access, location: Location, out: &mut [u8]) -> Option<()> {
+    fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        warp: &mut Warp,
+        lane: usize,
+        access: Access,
+        location: Location,
+        out: &mut [u8],
+    ) -> Option<()> {
         let n = out.len();
         match location {
             Location::Global(address) => {
@@ -243,7 +251,16 @@ impl Core<'_> {
     }
 
     /// Stores the elements of `parts`, `bytes` bytes each, for each active lane.
-    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, address: Address, bytes: u64, parts: &[Reg], strength: Strength) {
+    pub(crate) fn store(
+        &mut self,
+        warp: &mut Warp,
+        active: u32,
+        site: u32,
+        address: Address,
+        bytes: u64,
+        parts: &[Reg],
+        strength: Strength,
+    ) {
         let addresses = self.addresses(warp, address);
         let total = bytes as usize * parts.len();
         let active = self.aligned(warp, active, &addresses, total as u64, site);
@@ -272,13 +289,19 @@ impl Core<'_> {
             let found = match location {
                 Location::Global(address) => {
                     let tag = self.tag(warp, lane, access, false);
-                    cursor.at(address, n as u64).map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
+                    cursor
+                        .at(address, n as u64)
+                        .map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
                 }
                 Location::Shared(address) => {
                     let tag = self.tag(warp, lane, access, true);
-                    self.shared.at(address, n as u64).map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
+                    self.shared
+                        .at(address, n as u64)
+                        .map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
                 }
-                Location::Local(offset) if offset.checked_add(n as u64).is_some_and(|end| end <= grid.program.local_bytes) => continue,
+                Location::Local(offset) if offset.checked_add(n as u64).is_some_and(|end| end <= grid.program.local_bytes) => {
+                    continue;
+                }
                 Location::Local(_) | Location::Param(_) => None,
             };
             match found {
@@ -287,7 +310,8 @@ impl Core<'_> {
                     inside &= !(1 << lane);
                 }
                 // The next copy into a stage: what is wrong, if anything, is that it was read before the copy was waited for.
-                Some((tag, Some(conflict), _)) if access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag) => {}
+                Some((tag, Some(conflict), _))
+                    if access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag) => {}
                 Some((tag, Some(conflict), address)) => {
                     self.conflict(warp, tag, conflict, true, matches!(location, Location::Shared(_)), address);
                 }
@@ -330,7 +354,7 @@ impl Core<'_> {
         let clash = if changed { page.shadow.clash(offset, n, tag) } else { None };
         page.data[offset..offset + n].copy_from_slice(value);
         page.mark_written(offset, n);
-        page.shadow.write(offset, n, tag);
+        page.shadow.write(offset, n, tag, &warp.clock);
         if changed {
             self.progressed(shared);
         }
@@ -372,7 +396,7 @@ impl Core<'_> {
             self.grid.flags.read(flag, &mut warp.clock, true);
             let changed = page.store(offset, n, (op.f)(before, warp.get(op.b)[lane], warp.get(op.c)[lane]));
             page.mark_written(offset, n);
-            page.shadow.write(offset, n, tag);
+            page.shadow.write(offset, n, tag, &warp.clock);
             if !shared {
                 page.read_sectors |= 1 << (offset / SECTOR);
                 page.written_sectors |= 1 << (offset / SECTOR);
@@ -418,14 +442,22 @@ impl Core<'_> {
             }
             let tag = self.tag(warp, lane, access, true).pending();
             if let Some((page, offset)) = self.shared.at(to, op.size) {
-                page.shadow.write(offset, n, tag);
+                page.shadow.write(offset, n, tag, &warp.clock);
             }
             warp.copies.issue(lane as u32, to, from, n, source_bytes[lane], site);
         }
     }
 
     /// Reads a range of any length up to 16 from global memory, in aligned pieces.
-    fn read_pieces(&mut self, cursor: &mut Cursor<'_>, warp: &mut Warp, lane: usize, access: Access, from: u64, out: &mut [u8]) -> Option<()> {
+    fn read_pieces(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        warp: &mut Warp,
+        lane: usize,
+        access: Access,
+        from: u64,
+        out: &mut [u8],
+    ) -> Option<()> {
         let mut done = 0;
         while done < out.len() {
             let left = out.len() - done;
@@ -456,7 +488,7 @@ impl Core<'_> {
         if let (Some(()), Some((page, offset))) = (read, self.shared.at(to, bytes as u64)) {
             page.data[offset..offset + bytes].copy_from_slice(&value[..bytes]);
             page.mark_written(offset, bytes);
-            page.shadow.write(offset, bytes, tag);
+            page.shadow.write(offset, bytes, tag, &warp.clock);
             self.progressed(true);
         }
     }
