@@ -364,7 +364,7 @@ fn scalar_test(name: &'static str, ty: Type, ftz: bool) -> Option<Scalar> {
         };
         let (ordered, unordered): (fn(f64, f64) -> bool, bool) = match name {
             "eq" => (|a, b| a == b, false),
-            "ne" => (|a, b| a < b || a > b, false),
+            "ne" => (|a, b| a != b, false),
             "lt" => (|a, b| a < b, false),
             "le" => (|a, b| a <= b, false),
             "gt" => (|a, b| a > b, false),
@@ -414,5 +414,5 @@ fn comparison_of(name: &'static str, ty: Type, ftz: bool) -> Option<Test> {
         _ => {}
     }
     let test = scalar_test(name, ty, ftz)?;
-    Some(test2(move |a, b| test(a, b)))
+    Some(test2(test))
 }
