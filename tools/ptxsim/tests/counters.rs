@@ -1,7 +1,7 @@
 //! Counts of known patterns, against counts by hand.
 //!
-//! `tests/kernels/counters.cu` says at the end of a line what its instructions add up to: `// count: sectors=4 bytes=128`. Each entry
-//! runs once, with two buffers; `// launch: grid=4 block=64` above it says how, else one block of 32 threads runs.
+//! `tests/kernels/counters.cu` says at the end of a line what its instructions add up to: `// count: sectors=4 bytes=128`. Each
+//! entry runs once, with two buffers; `// launch: grid=4 block=64` above it says how, else one block of 32 threads runs.
 
 mod compiled;
 

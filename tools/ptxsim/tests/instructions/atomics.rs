@@ -9,56 +9,54 @@ fn each<T: Word>(operation: &str, operands: &str, expected: impl Fn(T, T, T) -> 
     each_in(operation, operands, |_, a, b, c| expected(a, b, c));
 }
 
-/// One element a lane, in global and in shared memory: what was there, what is there afterwards. `expected` gets the space.
+/// Threads of the tests of one element a thread.
+const COUNT: usize = 96;
+
+/// One element a thread, in global and in shared memory, by `atom` and by `red`: what it returns, and what is there afterwards.
+/// `operation` says SPACE where the space goes; `expected` gets the space.
 fn each_in<T: Word>(operation: &str, operands: &str, expected: impl Fn(&str, T, T, T) -> T) {
-    let size = match T::REGISTER {
-        "b16" => 2,
-        "b32" => 4,
-        _ => 8,
-    };
     let edges = T::edges();
-    let pick = |i: usize| edges[i % edges.len()];
-    let count = 96;
-    let bytes =
-        |of: &dyn Fn(usize) -> T| (0..count).flat_map(|i| of(i).bits().to_le_bytes()[..size].to_vec()).collect::<Vec<u8>>();
-    let (a, b, c) = (bytes(&pick), bytes(&|i| pick(i * 7 + 1)), bytes(&|i| pick(i * 5 / 2)));
+    let row = |i: usize| [i, i * 7 + 1, i * 5 / 2].map(|place| edges[place % edges.len()]);
+    let expected = |space: &str, i: usize| {
+        let [old, b, c] = row(i);
+        (old, expected(space, old, b, c))
+    };
+    let bytes = |part: usize| (0..COUNT).flat_map(|i| row(i)[part].bits().to_le_bytes()).collect::<Vec<u8>>();
+    let buffers = [vec![0; COUNT * 8], bytes(0), bytes(1), bytes(2)];
     let register = T::REGISTER;
+    // %x is what is there; %near points to a copy in shared memory.
     let start = format!(
-        ".shared .align 8 .b8 room[1024];\n.reg .u64 %at, %near; .reg .{register} %b, %c, %old, %new, %x;\n\
-         mul.lo.u64 %at, %t64, {size}; add.u64 %p0, %p0, %at; add.u64 %p1, %p1, %at; add.u64 %p2, %p2, %at; add.u64 %p3, %p3, %at; add.u64 %p4, %p4, %at;\n\
-         mov.u64 %near, room; add.u64 %near, %near, %at; ld.global.{register} %b, [%p2]; ld.global.{register} %c, [%p3]; ld.global.{register} %x, [%p1];\n\
+        ".shared .align 8 .b8 room[1024];\n.reg .u64 %at, %near; .reg .{register} %b, %c, %old, %x;\n\
+         shl.b64 %at, %t64, 3; mov.u64 %near, room; add.u64 %near, %near, %at;\n\
+         add.u64 %p0, %p0, %at; add.u64 %p1, %p1, %at; add.u64 %p2, %p2, %at; add.u64 %p3, %p3, %at;\n\
+         ld.global.{register} %x, [%p1]; ld.global.{register} %b, [%p2]; ld.global.{register} %c, [%p3];\n\
          st.shared.{register} [%near], %x;\n"
     );
-    let atomic = operation.replacen("SPACE", "global", 1);
-    let near = operation.replacen("SPACE", "shared", 1);
-    let red = operation.replacen("SPACE", "global", 1).replacen("atom", "red", 1);
-    let plain = operation.replacen(".SPACE", "", 1);
-    let judge = |text: &str, space: &str, out: &[Vec<u8>], returned: bool| {
-        for i in 0..count {
-            let read = |buffer: &[u8]| {
-                let mut word = [0; 8];
-                word[..size].copy_from_slice(&buffer[i * size..(i + 1) * size]);
-                T::of(u64::from_le_bytes(word))
-            };
-            let (old, new) = (pick(i), expected(space, pick(i), pick(i * 7 + 1), pick(i * 5 / 2)));
-            assert!(read(&out[1]).same(new), "{text} in {space} {i}: {old:?} becomes {:?}, not {new:?}", read(&out[1]));
-            assert!(!returned || read(&out[0]).same(old), "{text} in {space} {i}: returns {:?}, not {old:?}", read(&out[0]));
+    let judge = |space: &str, text: String| {
+        let returns = text.starts_with("atom");
+        let mut body = format!("{start}{text}, {operands};\n");
+        if space == "shared" {
+            body += &format!("ld.shared.{register} %x, [%near]; st.global.{register} [%p1], %x;\n");
+        }
+        if returns {
+            body += &format!("st.global.{register} [%p0], %old;");
+        }
+        let out = run(&module("", 4, &body), [1, 1, 1], [COUNT as u32, 1, 1], 0, &buffers);
+        let word = |buffer: &[u8], i: usize| T::of(u64::from_le_bytes(buffer[i * 8..i * 8 + 8].try_into().unwrap()));
+        for i in 0..COUNT {
+            let (old, new) = expected(space, i);
+            let (left, returned) = (word(&out[1], i), word(&out[0], i));
+            assert!(left.same(new), "{text} {operands}, {space}, {i}: {old:?} becomes {left:?}, not {new:?}");
+            assert!(!returns || returned.same(old), "{text} {operands}, {space}, {i}: returns {returned:?}, not {old:?}");
         }
     };
-    let buffers = || [vec![0; count * size], a.clone(), b.clone(), c.clone(), vec![0; count * size]];
-    let go = |body: &str| run(&module("", 5, body), [1, 1, 1], [count as u32, 1, 1], 0, &buffers());
-    for text in [&atomic, &plain] {
-        let body = format!("{start}{text} %old, [%p1], {operands};\nst.global.{register} [%p0], %old;");
-        judge(text, "global", &go(&body), true);
-    }
-    let finish =
-        format!("ld.shared.{register} %new, [%near]; st.global.{register} [%p1], %new; st.global.{register} [%p0], %old;");
-    judge(&near, "shared", &go(&format!("{start}{near} %old, [%near], {operands};\n{finish}")), true);
+    let [global, shared] = ["global", "shared"].map(|space| operation.replacen("SPACE", space, 1));
+    judge("global", format!("{global} %old, [%p1]"));
+    judge("shared", format!("{shared} %old, [%near]"));
+    judge("global", format!("{} %old, [%p1]", operation.replacen(".SPACE", "", 1)));
     if operands == "%b" && !operation.contains("exch") {
-        judge(&red, "global", &go(&format!("{start}{red} [%p1], {operands};")), false);
-        let near = near.replacen("atom", "red", 1);
-        let finish = finish.replace("%old", "%x");
-        judge(&near, "shared", &go(&format!("{start}{near} [%near], {operands};\n{finish}")), true);
+        judge("global", format!("{} [%p1]", global.replacen("atom", "red", 1)));
+        judge("shared", format!("{} [%near]", shared.replacen("atom", "red", 1)));
     }
 }
 
@@ -114,7 +112,8 @@ fn orders_and_scopes() {
         for space in ["global", "shared"] {
             let pointer = if space == "global" { "%p0" } else { "%near" };
             let body = format!(
-                ".shared .align 4 .b32 room;\n.reg .u64 %near, %at; .reg .u32 %x;\nmov.u64 %near, room; st.shared.u32 [room], 0; bar.warp.sync -1;\n\
+                ".shared .align 4 .b32 room;\n.reg .u64 %near, %at; .reg .u32 %x;\nmov.u64 %near, room; \
+                 st.shared.u32 [room], 0; bar.warp.sync -1;\n\
                  atom.{qualifiers}.{space}.add.u32 %x, [{pointer}], 2;\nmad.lo.u64 %at, %t64, 4, %p0; st.global.u32 [%at+4], %x;"
             );
             let body =
@@ -162,7 +161,8 @@ fn many_at_one_place() {
 /// Sums over all blocks of a grid.
 #[test]
 fn across_blocks() {
-    let body = ".reg .u32 %n; mov.u32 %n, %ctaid.x; red.global.add.u32 [%p0], %n; red.global.or.b32 [%p0+4], %t; red.global.add.f32 [%p0+8], 0f3F000000;";
+    let body = ".reg .u32 %n; mov.u32 %n, %ctaid.x; red.global.add.u32 [%p0], %n; red.global.or.b32 [%p0+4], %t; \
+    red.global.add.f32 [%p0+8], 0f3F000000;";
     let out = run(&module("", 1, body), [20, 1, 1], [64, 1, 1], 0, &[vec![0; 12]]);
     assert_eq!(numbers(&out[0]), [190 * 64, 63, 640f32.to_bits()]);
 }

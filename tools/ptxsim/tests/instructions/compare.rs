@@ -90,7 +90,8 @@ fn set() {
     binary("set.gt.f16x2.f16x2 %d, %a, %b;", |a: [f16; 2], b: [f16; 2]| {
         [0, 1].map(|i| f16::from_f32(f32::from(u8::from(a[i] > b[i]))))
     });
-    let body = "{.reg .pred %p, %q; .reg .b32 %h; setp.lt.f16x2 %p|%q, %a, %b; selp.b32 %d, 1, 0, %p; selp.b32 %h, 2, 0, %q; or.b32 %d, %d, %h;}";
+    let body = "{.reg .pred %p, %q; .reg .b32 %h; setp.lt.f16x2 %p|%q, %a, %b; selp.b32 %d, 1, 0, %p; selp.b32 %h, 2, 0, %q; \
+    or.b32 %d, %d, %h;}";
     binary(body, |a: [f16; 2], b: [f16; 2]| u32::from(a[0] < b[0]) | u32::from(a[1] < b[1]) << 1);
 }
 

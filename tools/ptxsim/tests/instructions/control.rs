@@ -16,7 +16,8 @@ fn zero(_: u32) -> u32 {
 fn loops_of_different_lengths() {
     let body = "{.reg .pred %odd, %more; .reg .u32 %n, %bit; mov.u32 %d, 0; add.u32 %n, %a, 1;\n\
         HEAD: setp.eq.u32 %more, %n, 1; @%more bra DONE;\nand.b32 %bit, %n, 1; setp.eq.u32 %odd, %bit, 1; @%odd bra ODD;\n\
-        shr.u32 %n, %n, 1; bra.uni NEXT;\nODD: mad.lo.u32 %n, %n, 3, 1;\nNEXT: add.u32 %d, %d, 1; bra HEAD;\nDONE: add.u32 %d, %d, 1000;}";
+        shr.u32 %n, %n, 1; bra.uni NEXT;\nODD: mad.lo.u32 %n, %n, 3, 1;\nNEXT: add.u32 %d, %d, 1; \
+        bra HEAD;\nDONE: add.u32 %d, %d, 1000;}";
     let steps = |start: u32| {
         let (mut n, mut steps) = (start, 0);
         while n != 1 {
@@ -31,7 +32,8 @@ fn loops_of_different_lengths() {
 /// Branches within branches rejoin: a vote behind them has all lanes.
 #[test]
 fn nested_branches_rejoin() {
-    let body = "{.reg .pred %p, %q, %r; .reg .u32 %x; and.b32 %x, %a, 1; setp.eq.u32 %p, %x, 0; and.b32 %x, %a, 2; setp.eq.u32 %q, %x, 0; mov.u32 %d, 0;\n\
+    let body = "{.reg .pred %p, %q, %r; .reg .u32 %x; and.b32 %x, %a, 1; setp.eq.u32 %p, %x, 0; and.b32 %x, %a, 2; \
+    setp.eq.u32 %q, %x, 0; mov.u32 %d, 0;\n\
         @%p bra A;\n@!%q bra B;\nadd.u32 %d, %d, 1; bra.uni C;\nB: add.u32 %d, %d, 2;\nC: add.u32 %d, %d, 10; bra.uni J;\n\
         A: @%q bra E;\nadd.u32 %d, %d, 3; bra.uni J;\nE: add.u32 %d, %d, 4;\n\
         J: setp.gt.u32 %r, %d, 5; vote.sync.ballot.b32 %x, %r, -1; mad.lo.u32 %d, %x, 100, %d;}";
@@ -47,8 +49,10 @@ fn nested_branches_rejoin() {
 
 #[test]
 fn branches_by_table() {
-    let body = "{\nTARGETS: .branchtargets T0, T1, T2, T3;\n.reg .u32 %i; rem.u32 %i, %a, 4; mov.u32 %d, 0; brx.idx %i, TARGETS;\n\
-        T0: add.u32 %d, %d, 10;\nT1: add.u32 %d, %d, 100; bra.uni OUT;\nT2: add.u32 %d, %d, 1000;\nT3: add.u32 %d, %d, 7;\nOUT: mad.lo.u32 %d, %d, 2, 1;}";
+    let body = "{\nTARGETS: .branchtargets T0, T1, T2, T3;\n.reg .u32 %i; rem.u32 %i, %a, 4; mov.u32 %d, 0; \
+    brx.idx %i, TARGETS;\n\
+        T0: add.u32 %d, %d, 10;\nT1: add.u32 %d, %d, 100; \
+        bra.uni OUT;\nT2: add.u32 %d, %d, 1000;\nT3: add.u32 %d, %d, 7;\nOUT: mad.lo.u32 %d, %d, 2, 1;}";
     let expected: Vec<u32> = (0..32).map(|lane| [110, 100, 1007, 7][lane % 4] * 2 + 1).collect();
     assert_eq!(warp(body, id, zero, zero), expected);
 }
@@ -64,7 +68,8 @@ fn calls() {
         .func (.param .b32 result) sum_of(.param .b32 first, .param .align 8 .b8 rest[16])
         {
             .reg .u32 %x, %y; .reg .u64 %w;
-            ld.param.u32 %x, [first]; ld.param.u32 %y, [rest+4]; add.u32 %x, %x, %y; ld.param.u64 %w, [rest+8]; cvt.u32.u64 %y, %w;
+            ld.param.u32 %x, [first]; ld.param.u32 %y, [rest+4]; add.u32 %x, %x, %y; ld.param.u64 %w, [rest+8]; \
+            cvt.u32.u64 %y, %w;
             add.u32 %x, %x, %y; st.param.b32 [result], %x; ret;
         }
         .func (.param .b32 result) halvings(.param .b32 start)
@@ -79,7 +84,8 @@ fn calls() {
         }
     ";
     let body = "{.reg .u32 %x, %y; .reg .u64 %w; .reg .pred %q;\n\
-        { .param .b32 r; .param .b32 f; .param .align 8 .b8 s[16]; mul.lo.u32 %x, %a, 2; st.param.b32 [f], %x; st.param.b32 [s], 0; st.param.b32 [s+4], 5;\n\
+        { .param .b32 r; .param .b32 f; .param .align 8 .b8 s[16]; mul.lo.u32 %x, %a, 2; st.param.b32 [f], %x; \
+        st.param.b32 [s], 0; st.param.b32 [s+4], 5;\n\
         cvt.u64.u32 %w, %a; st.param.b64 [s+8], %w; call.uni (r), sum_of, (f, s); ld.param.b32 %y, [r]; }\n\
         setp.lt.u32 %q, %a, 24; mov.u32 %x, 1000; @!%q bra SKIP;\n\
         { .param .b32 r; .param .b32 f; st.param.b32 [f], %a; call (r), halvings, (f); ld.param.b32 %x, [r]; }\n\
@@ -98,7 +104,8 @@ fn calls() {
 #[test]
 fn exits() {
     let body = ".reg .u64 %at; .reg .pred %q; .reg .u32 %x; mad.lo.u64 %at, %t64, 4, %p0; st.global.u32 [%at], 1;\n\
-        rem.u32 %x, %t, 3; setp.eq.u32 %q, %x, 1; @%q exit;\nbar.sync 0;\nst.global.u32 [%at], 2; setp.gt.u32 %q, %t, 40; @%q ret;\nbar.sync 0; st.global.u32 [%at], 3;";
+        rem.u32 %x, %t, 3; setp.eq.u32 %q, %x, 1; @%q exit;\nbar.sync 0;\nst.global.u32 [%at], 2; setp.gt.u32 %q, %t, 40; \
+        @%q ret;\nbar.sync 0; st.global.u32 [%at], 3;";
     let out = run(&module("", 1, body), [1, 1, 1], [64, 1, 1], 0, &[vec![0; 256]]);
     for (t, word) in (0u32..).zip(out[0].chunks_exact(4)) {
         let expected: u32 = if t % 3 == 1 {
@@ -115,7 +122,8 @@ fn exits() {
 /// Barriers that count, or join, a predicate over all threads.
 #[test]
 fn barriers_with_a_result() {
-    let body = ".reg .u64 %at; .reg .pred %p, %q; .reg .u32 %n, %x; mad.lo.u64 %at, %t64, 16, %p0; rem.u32 %x, %t, 5; setp.eq.u32 %p, %x, 0;\n\
+    let body = ".reg .u64 %at; .reg .pred %p, %q; .reg .u32 %n, %x; mad.lo.u64 %at, %t64, 16, %p0; rem.u32 %x, %t, 5; \
+    setp.eq.u32 %p, %x, 0;\n\
         bar.red.popc.u32 %n, 0, %p; st.global.u32 [%at], %n;\n\
         bar.red.and.pred %q, 0, %p; selp.b32 %n, 1, 0, %q; st.global.u32 [%at+4], %n;\n\
         bar.red.or.pred %q, 0, %p; selp.b32 %n, 1, 0, %q; st.global.u32 [%at+8], %n;\n\
@@ -133,7 +141,9 @@ fn parameters() {
         .version 9.0
         .target sm_80
         .address_size 64
-        .visible .entry test(.param .u64 .ptr .align 1 out, .param .u8 a, .param .s16 b, .param .f32 c, .param .align 8 .b8 d[24], .param .u32 e)
+        .visible .entry test(
+            .param .u64 .ptr .align 1 out, .param .u8 a, .param .s16 b, .param .f32 c, .param .align 8 .b8 d[24], .param .u32 e
+        )
         {
             .reg .u64 %p, %x; .reg .u32 %y; .reg .f32 %f;
             ld.param.u64 %p, [out]; cvta.to.global.u64 %p, %p;

@@ -172,7 +172,7 @@ fn to_eight_bits() {
 /// All codes, both halves of a pair.
 #[test]
 fn from_eight_bits() {
-    let rows: Vec<[u64; 3]> = (0..256).map(|code| [code << 8 | (code * 7 + 3) % 256, 0, 0]).collect();
+    let rows: Vec<[u64; 3]> = (0..256).map(|code| [(code << 8) | ((code * 7 + 3) % 256), 0, 0]).collect();
     for (name, significand, bias) in [("e4m3x2", 3, 7), ("e5m2x2", 2, 15)] {
         let value = |code: u64| {
             let (exponent, fraction) = ((code & 0x7f) >> significand, (code & ((1 << significand) - 1)) as f64);

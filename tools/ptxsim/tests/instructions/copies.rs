@@ -10,7 +10,8 @@ fn byte(at: usize) -> u8 {
 fn copied(copy: &str, bytes: usize) -> Vec<u8> {
     let body = format!(
         ".shared .align 16 .b8 room[512];\n.reg .u64 %from, %to, %out; .reg .u32 %near, %s, %x; .reg .pred %q;\n\
-         mad.lo.u64 %from, %t64, {bytes}, %p1; mad.lo.u64 %out, %t64, {bytes}, %p0; mov.u64 %to, room; mad.lo.u64 %to, %t64, {bytes}, %to; cvt.u32.u64 %near, %to;\n\
+         mad.lo.u64 %from, %t64, {bytes}, %p1; mad.lo.u64 %out, %t64, {bytes}, %p0; mov.u64 %to, room; \
+         mad.lo.u64 %to, %t64, {bytes}, %to; cvt.u32.u64 %near, %to;\n\
          rem.u32 %s, %t, {}; setp.gt.u32 %q, %t, 15;\n{copy}\ncp.async.wait_all;\n",
         bytes + 1
     );
@@ -67,9 +68,11 @@ fn groups() {
     let body = ".shared .align 16 .b8 room[1536];\n.reg .u64 %from, %out; .reg .u32 %near, %x, %y;\n\
         mad.lo.u64 %from, %t64, 4, %p1; mad.lo.u64 %out, %t64, 4, %p0; mov.u32 %near, room; mad.lo.u32 %near, %t, 4, %near;\n\
         cp.async.ca.shared.global [%near], [%from], 4; cp.async.commit_group;\n\
-        cp.async.ca.shared.global [%near+128], [%from+128], 4; cp.async.ca.shared.global [%near+512], [%from+512], 4; cp.async.commit_group;\n\
+        cp.async.ca.shared.global [%near+128], [%from+128], 4; cp.async.ca.shared.global [%near+512], [%from+512], 4; \
+        cp.async.commit_group;\n\
         cp.async.ca.shared.global [%near+256], [%from+256], 4; cp.async.commit_group;\n\
-        cp.async.wait_group 2; ld.shared.u32 %x, [%near];\ncp.async.wait_group 1; ld.shared.u32 %y, [%near+128]; xor.b32 %x, %x, %y; ld.shared.u32 %y, [%near+512]; xor.b32 %x, %x, %y;\n\
+        cp.async.wait_group 2; ld.shared.u32 %x, [%near];\ncp.async.wait_group 1; ld.shared.u32 %y, [%near+128]; \
+        xor.b32 %x, %x, %y; ld.shared.u32 %y, [%near+512]; xor.b32 %x, %x, %y;\n\
         cp.async.wait_group 0; ld.shared.u32 %y, [%near+256]; xor.b32 %x, %x, %y; st.global.u32 [%out], %x;";
     let input: Vec<u8> = (0..640).map(byte).collect();
     let out = run(&module("", 2, body), [1, 1, 1], [32, 1, 1], 0, &[vec![0; 128], input]);

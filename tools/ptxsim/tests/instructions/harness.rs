@@ -31,8 +31,9 @@ macro_rules! integers {
             fn edges() -> Vec<Self> {
                 let top = $unsigned::BITS;
                 let mut edges = vec![0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100];
-                edges.extend([$unsigned::MAX, $unsigned::MAX - 1, $unsigned::MAX / 2, $unsigned::MAX / 2 + 1, $unsigned::MAX / 2 + 2]);
-                edges.extend([1 << (top / 2), (1 << (top / 2)) - 1, $unsigned::MAX / 3, $unsigned::MAX / 5 * 4, $unsigned::MAX / 7]);
+                let most = $unsigned::MAX;
+                edges.extend([most, most - 1, most / 2, most / 2 + 1, most / 2 + 2, most / 3, most / 5 * 4, most / 7]);
+                edges.extend([1 << (top / 2), (1 << (top / 2)) - 1]);
                 edges.extend((1..7u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) as $unsigned));
                 edges
             }
@@ -62,14 +63,15 @@ impl Word for bool {
 }
 
 macro_rules! floats {
-    ($($float:ident $register:literal $one_bit:expr),*) => {$(
+    ($($float:ident $register:literal $of:expr),*) => {$(
         impl Word for $float {
             const REGISTER: &'static str = $register;
             fn bits(self) -> u64 { self.to_bits().into() }
             fn of(bits: u64) -> Self { $float::from_bits(bits as _) }
             fn edges() -> Vec<Self> {
-                let numbers = [0.0, 1.0, 1.5, 2.75, 0.1, 1.0 / 3.0, 0.5, 2.5, 3.5, 7.0, 1e-3, 250.0, 2049.0, 65504.0, 1e-7, 3e10, 1e-20, 2e19];
-                let mut edges: Vec<_> = numbers.iter().map(|&number| $one_bit(number)).collect();
+                let mut numbers = vec![0.0, 1.0, 1.5, 2.75, 0.1, 1.0 / 3.0, 0.5, 2.5, 3.5, 7.0];
+                numbers.extend([1e-3, 250.0, 2049.0, 65504.0, 1e-7, 3e10, 1e-20, 2e19]);
+                let mut edges: Vec<_> = numbers.iter().map(|&number| $of(number)).collect();
                 edges.extend([$float::MAX, $float::MIN_POSITIVE, $float::INFINITY, $float::from_bits(1), $float::from_bits(5)]);
                 edges.extend([$float::EPSILON, $float::from_bits($float::MIN_POSITIVE.to_bits() - 1)]);
                 let negative: Vec<_> = edges.iter().map(|&edge| -edge).collect();
@@ -131,7 +133,8 @@ pub fn module(declarations: &str, pointers: usize, body: &str) -> String {
         (0..pointers).map(|i| format!("ld.param.u64 %p{i}, [in{i}];\ncvta.to.global.u64 %p{i}, %p{i};\n")).collect();
     format!(
         ".version 9.0\n.target sm_90\n.address_size 64\n{declarations}\n.visible .entry test({})\n{{\n\
-         .reg .b64 %p<{}>;\n.reg .u32 %t;\n.reg .u64 %t64;\n{loads}mov.u32 %t, %tid.x;\ncvt.u64.u32 %t64, %t;\n{body}\nret;\n}}\n",
+         .reg .b64 %p<{}>;\n.reg .u32 %t;\n.reg .u64 %t64;\n{loads}\
+         mov.u32 %t, %tid.x;\ncvt.u64.u32 %t64, %t;\n{body}\nret;\n}}\n",
         parameters.join(", "),
         pointers.max(1)
     )

@@ -30,7 +30,8 @@ fn rows() -> Vec<u8> {
 }
 
 const FILL: &str = ".shared .align 16 .b8 room[512];\n.reg .u64 %at; .reg .u32 %near, %i; .reg .b32 %x<4>, %r<4>;\n\
-    mad.lo.u64 %at, %t64, 16, %p1; ld.global.v4.u32 {%x0, %x1, %x2, %x3}, [%at]; mov.u32 %near, room; mad.lo.u32 %i, %t, 16, %near;\n\
+    mad.lo.u64 %at, %t64, 16, %p1; ld.global.v4.u32 {%x0, %x1, %x2, %x3}, [%at]; mov.u32 %near, room; \
+    mad.lo.u32 %i, %t, 16, %near;\n\
     st.shared.v4.u32 [%i], {%x0, %x1, %x2, %x3}; bar.warp.sync -1;\nsub.u32 %i, 31, %t; mad.lo.u32 %near, %i, 16, %near;\n\
     mov.u32 %r0, 0; mov.u32 %r1, 0; mov.u32 %r2, 0; mov.u32 %r3, 0; mad.lo.u64 %at, %t64, 16, %p0;\n";
 
@@ -57,7 +58,8 @@ fn stored() {
         for transposed in [false, true] {
             let name = format!("stmatrix.sync.aligned.m8n8.x{count}{}.shared.b16", if transposed { ".trans" } else { "" });
             let body = format!(
-                "{FILL}ldmatrix.sync.aligned.m8n8.x{count}.shared.b16 {list}, [%near];\nbar.warp.sync -1;\n{name} [%near], {list};\nbar.warp.sync -1;\n\
+                "{FILL}ldmatrix.sync.aligned.m8n8.x{count}.shared.b16 {list}, [%near];\nbar.warp.sync -1;\n\
+                 {name} [%near], {list};\nbar.warp.sync -1;\n\
                  ld.shared.v4.u32 {{%x0, %x1, %x2, %x3}}, [%near]; st.global.v4.u32 [%at], {{%x0, %x1, %x2, %x3}};"
             );
             let out = run(&module("", 2, &body), [1, 1, 1], [32, 1, 1], 0, &[vec![0; 512], rows()]).swap_remove(0);

@@ -63,7 +63,8 @@ fn loads_widen() {
 fn stores_narrow() {
     for (kind, size) in [("u8", 1), ("s8", 1), ("u16", 2), ("b16", 2), ("u32", 4), ("f32", 4)] {
         let body = format!(
-            "{{.reg .u64 %at; .reg .b32 %x; mad.lo.u32 %x, %t, 0x01020304, 0xa0b0c0d0; mad.lo.u64 %at, %t64, {}, %p0; st.global.{kind} [%at+{size}], %x;}}",
+            "{{.reg .u64 %at; .reg .b32 %x; mad.lo.u32 %x, %t, 0x01020304, 0xa0b0c0d0; mad.lo.u64 %at, %t64, {}, %p0; \
+             st.global.{kind} [%at+{size}], %x;}}",
             size * 2
         );
         let out = run(&module("", 1, &body), [1, 1, 1], [32, 1, 1], 0, &[vec![0x55; 64 * size]]);
@@ -89,7 +90,8 @@ fn vectors() {
             let (names, turned) = (names.join(", "), turned.join(", "));
             let body = format!(
                 ".shared .align 16 .b8 room[512];\n.reg .u64 %from, %to, %near; .reg .{register} %x<4>;\n\
-                 mad.lo.u64 %from, %t64, {bytes}, %p1; mad.lo.u64 %to, %t64, {bytes}, %p0; mov.u64 %near, room; mad.lo.u64 %near, %t64, 16, %near;\n\
+                 mad.lo.u64 %from, %t64, {bytes}, %p1; mad.lo.u64 %to, %t64, {bytes}, %p0; mov.u64 %near, room; \
+                 mad.lo.u64 %near, %t64, 16, %near;\n\
                  ld.global.v{count}.{kind} {{{names}}}, [%from];\nst.shared.v{count}.{kind} [%near], {{{names}}};\n\
                  ld.shared.v{count}.{kind} {{{names}}}, [%near];\nst.global.v{count}.{kind} [%to], {{{turned}}};"
             );
@@ -123,7 +125,8 @@ fn cache_hints_and_strengths() {
         ("ldu.global", "st.global"),
     ] {
         let body = format!(
-            "{{.reg .u64 %at, %to; .reg .b32 %x; mad.lo.u64 %at, %t64, 4, %p1; {load}.u32 %x, [%at]; mad.lo.u64 %to, %t64, 4, %p0; {store}.u32 [%to], %x;}}"
+            "{{.reg .u64 %at, %to; .reg .b32 %x; mad.lo.u64 %at, %t64, 4, %p1; {load}.u32 %x, [%at]; \
+             mad.lo.u64 %to, %t64, 4, %p0; {store}.u32 [%to], %x;}}"
         );
         let input: Vec<u8> = (0..128).map(byte).collect();
         assert_eq!(
@@ -140,7 +143,8 @@ fn addresses() {
     let body = "{.reg .u64 %at, %base; .reg .b32 %x, %y, %z;\n.shared .align 4 .b32 room[40];\n\
         mov.u64 %base, room; mad.lo.u64 %at, %t64, 4, %base; st.shared.u32 [%at+16], %a;\nbar.warp.sync -1;\n\
         sub.u64 %at, %at, %t64; sub.u64 %at, %at, %t64; sub.u64 %at, %at, %t64; sub.u64 %at, %at, %t64; add.u64 %at, %at, 80;\n\
-        ld.shared.u32 %x, [%at+-60];\nld.shared.u32 %y, [room+24];\nld.shared.u32 %z, [room+28];\nmad.lo.u32 %x, %x, 100, %y; mad.lo.u32 %d, %x, 100, %z;}";
+        ld.shared.u32 %x, [%at+-60];\nld.shared.u32 %y, [room+24];\nld.shared.u32 %z, [room+28];\nmad.lo.u32 %x, %x, 100, %y; \
+        mad.lo.u32 %d, %x, 100, %z;}";
     let rows: Vec<[u64; 3]> = (0..32).map(|lane| [lane + 10, 0, 0]).collect();
     // 80 - 60 = 20 is the second element, 24 the third, 28 the fourth.
     assert_eq!(table("", body, ["b32"; 4], &rows), [(11 * 100 + 12) * 100 + 13; 32]);
@@ -157,11 +161,13 @@ fn initial_values() {
         .global .u32 blank[4];
     ";
     let body = "{.reg .b64 %x, %y; .reg .b32 %w, %v; .reg .u64 %at; .reg .b16 %h; .reg .f64 %f; .reg .f32 %g;\n\
-        ld.const.u8 %w, [letters+2]; cvt.u64.u32 %x, %w; ld.const.u8 %w, [letters+6]; cvt.u64.u32 %y, %w; shl.b64 %y, %y, 8; or.b64 %x, %x, %y;\n\
+        ld.const.u8 %w, [letters+2]; cvt.u64.u32 %x, %w; ld.const.u8 %w, [letters+6]; cvt.u64.u32 %y, %w; shl.b64 %y, %y, 8; \
+        or.b64 %x, %x, %y;\n\
         ld.const.f32 %g, [thirds+4]; mov.b32 %w, %g; cvt.u64.u32 %y, %w; shl.b64 %y, %y, 16; xor.b64 %x, %x, %y;\n\
         ld.global.u64 %y, [wide+8]; add.u64 %x, %x, %y; ld.global.s16 %w, [signs+2]; cvt.s64.s32 %y, %w; add.s64 %x, %x, %y;\n\
         ld.global.f64 %f, [half_]; mov.b64 %y, %f; xor.b64 %x, %x, %y;\n\
-        cvta.global.u64 %at, wide; ld.u64 %y, [%at+16]; mad.lo.u64 %x, %x, 1, %y; ld.global.u32 %w, [blank+4]; cvt.u64.u32 %y, %w; add.u64 %x, %x, %y;\n\
+        cvta.global.u64 %at, wide; ld.u64 %y, [%at+16]; mad.lo.u64 %x, %x, 1, %y; ld.global.u32 %w, [blank+4]; \
+        cvt.u64.u32 %y, %w; add.u64 %x, %x, %y;\n\
         mov.b64 %d, %x;}";
     let expected =
         ((0xff_u64 ^ u64::from(0.5f32.to_bits()) << 16).wrapping_add(u64::MAX).wrapping_add_signed(-2) ^ 0.5f64.to_bits()) + 3;
@@ -172,13 +178,15 @@ fn initial_values() {
 #[test]
 fn variables_lie_apart() {
     let body = "{.reg .u64 %x<4>, %sum, %y; .reg .pred %p;\n\
-        .shared .align 1 .b8 one[3];\n.shared .align 16 .b8 two[20];\n.shared .align 8 .u64 three;\n.shared .align 2 .b16 four[5];\n\
+        .shared .align 1 .b8 one[3];\n.shared .align 16 .b8 two[20];\n\
+        .shared .align 8 .u64 three;\n.shared .align 2 .b16 four[5];\n\
         mov.u64 %d, 0; setp.ne.u32 %p, %t, 0; @%p bra SKIP;\n\
         mov.u64 %x0, one; mov.u64 %x1, two; mov.u64 %x2, three; mov.u64 %x3, four;\n\
         and.b64 %sum, %x1, 15; and.b64 %y, %x2, 7; add.u64 %sum, %sum, %y; and.b64 %y, %x3, 1; add.u64 %d, %sum, %y;\n\
         st.shared.u8 [one+2], 1; st.shared.u32 [two+16], 2; st.shared.u64 [three], 3; st.shared.u16 [four+8], 4;\n\
         ld.shared.u8 %y, [one+2]; mad.lo.u64 %d, %d, 10, %y; ld.shared.u32 %y, [two+16]; mad.lo.u64 %d, %d, 10, %y;\n\
-        ld.shared.u64 %y, [three]; mad.lo.u64 %d, %d, 10, %y; ld.shared.u16 %y, [four+8]; mad.lo.u64 %d, %d, 10, %y;\nSKIP: add.u64 %d, %d, 0;}";
+        ld.shared.u64 %y, [three]; mad.lo.u64 %d, %d, 10, %y; ld.shared.u16 %y, [four+8]; \
+        mad.lo.u64 %d, %d, 10, %y;\nSKIP: add.u64 %d, %d, 0;}";
     assert_eq!(table("", body, ["b64", "b32", "b32", "b32"], &[[0; 3]])[0], 1234);
 }
 
@@ -186,8 +194,9 @@ fn variables_lie_apart() {
 #[test]
 fn local_memory_is_private() {
     let body = "{.reg .u32 %x, %i; .reg .pred %p;\n.local .align 4 .b32 own[4];\n\
-        st.local.u32 [own+4], %a; bar.warp.sync -1; ld.local.u32 %x, [own+4]; st.local.v2.u32 [own+8], {%x, 7}; ld.local.u64 %d, [own+8];}";
+        st.local.u32 [own+4], %a; bar.warp.sync -1; ld.local.u32 %x, [own+4]; st.local.v2.u32 [own+8], {%x, 7}; \
+        ld.local.u64 %d, [own+8];}";
     let rows: Vec<[u64; 3]> = (0..64).map(|row| [row * 3, 0, 0]).collect();
-    let expected: Vec<u64> = (0..64).map(|row| 7 << 32 | row * 3).collect();
+    let expected: Vec<u64> = (0..64).map(|row| (7 << 32) | (row * 3)).collect();
     assert_eq!(table("", body, ["b64", "b32", "b32", "b32"], &rows), expected);
 }

@@ -59,37 +59,41 @@ fn warps_are_numbered() {
 /// A later reading of the clock is not before an earlier one.
 #[test]
 fn clocks_go_on() {
-    let body = "{.reg .u64 %x, %y; .reg .pred %p; mov.u64 %x, %clock64; mov.u64 %y, %clock64; setp.gt.u64 %p, %x, %y; selp.b32 %d, 1, 0, %p;}";
+    let body = "{.reg .u64 %x, %y; .reg .pred %p; mov.u64 %x, %clock64; mov.u64 %y, %clock64; setp.gt.u64 %p, %x, %y; \
+    selp.b32 %d, 1, 0, %p;}";
     unary(body, |_: u32| 0u32);
 }
 
 /// Addresses of all spaces as generic ones: they lie in their space, no other, and come back.
 #[test]
 fn generic_addresses() {
-    let declarations = ".global .u32 far[4];\n.const .u32 fixed[2] = {5, 6};";
+    let declarations = ".global .u32 far[4];";
     let setup = "{.reg .u64 %g, %back; .reg .pred %p<4>; .reg .b32 %bit<4>;\n.local .b32 own[4];\n.shared .b32 near[4];\n";
-    let space = |variable: &str, space: &str, local: &str| {
+    let space = |variable: &str, space: &str| {
         format!(
-            "{setup}mov.u64 %back, {variable};\ncvta.{space}.u64 %g, %back;\ncvta.to.{space}.u64 %g, %g;\nsetp.ne.u64 %p0, %g, %back;\n\
+            "{setup}mov.u64 %back, {variable};\ncvta.{space}.u64 %g, %back;\ncvta.to.{space}.u64 %g, %g;\n\
+             setp.ne.u64 %p0, %g, %back;\n\
              cvta.{space}.u64 %g, {variable};\n\
              isspacep.global %p1, %g;\nisspacep.shared %p2, %g;\nisspacep.local %p3, %g;\n\
              selp.b32 %d, 8, 0, %p0;\nselp.b32 %bit1, 1, 0, %p1;\nselp.b32 %bit2, 2, 0, %p2;\nselp.b32 %bit3, 4, 0, %p3;\n\
-             or.b32 %d, %d, %bit1;\nor.b32 %d, %d, %bit2;\nor.b32 %d, %d, %bit3;\n{local}}}"
+             or.b32 %d, %d, %bit1;\nor.b32 %d, %d, %bit2;\nor.b32 %d, %d, %bit3;}}"
         )
     };
     let rows = [[0, 0, 0]; 32];
     for (variable, name, expected) in [("far", "global", 1), ("near", "shared", 2), ("own", "local", 4)] {
-        assert_eq!(table(declarations, &space(variable, name, ""), ["b32"; 4], &rows), [expected; 32], "{name}");
+        assert_eq!(table(declarations, &space(variable, name), ["b32"; 4], &rows), [expected; 32], "{name}");
     }
 }
 
 /// One instruction reads shared memory in some lanes, global, constant and local memory in others.
 #[test]
 fn generic_loads() {
-    let body = "{.reg .u64 %g<4>, %at; .reg .pred %p<3>; .reg .b32 %x, %y;\n.local .align 4 .b32 own;\n.shared .align 4 .b32 near[32];\n\
+    let body = "{.reg .u64 %g<4>, %at; .reg .pred %p<3>; \
+    .reg .b32 %x, %y;\n.local .align 4 .b32 own;\n.shared .align 4 .b32 near[32];\n\
         mov.u32 %y, near; mad.lo.u32 %y, %t, 4, %y; add.u32 %x, %a, 100; st.shared.u32 [%y], %x;\n\
         add.u32 %x, %a, 300; st.local.u32 [own], %x;\n\
-        cvt.u64.u32 %at, %y; cvta.shared.u64 %g0, %at; cvta.local.u64 %g1, own; cvta.const.u64 %g2, fixed; cvta.global.u64 %g3, far;\n\
+        cvt.u64.u32 %at, %y; cvta.shared.u64 %g0, %at; cvta.local.u64 %g1, own; cvta.const.u64 %g2, fixed; \
+        cvta.global.u64 %g3, far;\n\
         and.b32 %x, %a, 3; setp.eq.u32 %p0, %x, 0; setp.eq.u32 %p1, %x, 1; setp.eq.u32 %p2, %x, 2;\n\
         selp.b64 %at, %g2, %g3, %p2; selp.b64 %at, %g1, %at, %p1; selp.b64 %at, %g0, %at, %p0;\n\
         ld.u32 %d, [%at];}";

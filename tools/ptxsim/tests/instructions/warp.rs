@@ -34,11 +34,12 @@ fn shuffles_in_segments() {
         for mode in ["up", "down", "bfly", "idx"] {
             let c = (32 - width) << 8 | if mode == "up" { 0 } else { 31 };
             for b in [0u32, 1, 2, 3, 5, 8, 16, 31] {
-                if mode == "bfly" && b >= width || mode != "idx" && b >= width {
+                if mode != "idx" && b >= width {
                     continue;
                 }
                 let body = format!(
-                    "{{.reg .pred %q; .reg .b32 %x; shfl.sync.{mode}.b32 %x|%q, %a, {b}, {c}, -1; @!%q add.u32 %x, %x, 500000; mov.b32 %d, %x;}}"
+                    "{{.reg .pred %q; .reg .b32 %x; shfl.sync.{mode}.b32 %x|%q, %a, {b}, {c}, -1; \
+                     @!%q add.u32 %x, %x, 500000; mov.b32 %d, %x;}}"
                 );
                 let expected = |lane| match source(mode, lane, b, width) {
                     (from, true) => value(from),
@@ -60,13 +61,14 @@ fn shuffles_by_lane() {
     let got = warp("shfl.sync.up.b32 %d, %a, 4, 10, -1;", value, zero, zero);
     assert_eq!(got, (0..32u32).map(|lane| value(if lane >= 14 { lane - 4 } else { lane })).collect::<Vec<_>>());
     let got = warp("shfl.sync.bfly.b32 %d, %a, %b, 0x1f, 0xffffffff;", value, |lane| lane % 3, zero);
-    assert_eq!(got, (0..32).map(|lane| value(lane ^ lane % 3)).collect::<Vec<_>>());
+    assert_eq!(got, (0..32).map(|lane| value(lane ^ (lane % 3))).collect::<Vec<_>>());
 }
 
 /// Two halves of a warp, each by itself.
 #[test]
 fn shuffles_among_some_lanes() {
-    let body = "{.reg .pred %q; setp.lt.u32 %q, %a, 16; @%q bra LOW; shfl.sync.bfly.b32 %d, %b, 3, 31, 0xffff0000; bra.uni JOIN;\n\
+    let body = "{.reg .pred %q; setp.lt.u32 %q, %a, 16; @%q bra LOW; shfl.sync.bfly.b32 %d, %b, 3, 31, 0xffff0000; \
+    bra.uni JOIN;\n\
                 LOW: shfl.sync.bfly.b32 %d, %b, 1, 31, 0x0000ffff;\nJOIN: add.u32 %d, %d, 1;}";
     let got = warp(body, id, value, zero);
     assert_eq!(got, (0..32).map(|lane| value(lane ^ if lane < 16 { 1 } else { 3 }) + 1).collect::<Vec<_>>());
@@ -95,7 +97,8 @@ fn votes() {
 #[test]
 fn votes_of_some_lanes() {
     let body = "{.reg .pred %q, %p; and.b32 %d, %a, 1; setp.eq.u32 %q, %d, 0; setp.gt.u32 %p, %a, 9; @%q bra EVEN;\n\
-                vote.sync.ballot.b32 %d, %p, 0xaaaaaaaa; bra.uni JOIN;\nEVEN: vote.sync.ballot.b32 %d, %p, 0x55555555;\nJOIN: xor.b32 %d, %d, 0;}";
+                vote.sync.ballot.b32 %d, %p, 0xaaaaaaaa; \
+                bra.uni JOIN;\nEVEN: vote.sync.ballot.b32 %d, %p, 0x55555555;\nJOIN: xor.b32 %d, %d, 0;}";
     let (odd, even) = (0xaaaa_aaaa_u32 & !0x3ff, 0x5555_5555 & !0x3ff);
     assert_eq!(warp(body, id, zero, zero), (0..32).map(|lane| if lane % 2 == 1 { odd } else { even }).collect::<Vec<_>>());
 }
@@ -149,7 +152,8 @@ fn lanes_that_are_active() {
 /// bar.warp.sync orders what lanes write for each other.
 #[test]
 fn lanes_meet() {
-    let body = "{.reg .u64 %at, %base;\n.shared .align 4 .b32 room[32];\nmov.u64 %base, room; mad.lo.u64 %at, %t64, 4, %base; st.shared.u32 [%at], %a;\n\
+    let body = "{.reg .u64 %at, %base;\n.shared .align 4 .b32 room[32];\nmov.u64 %base, room; mad.lo.u64 %at, %t64, 4, %base; \
+    st.shared.u32 [%at], %a;\n\
                 bar.warp.sync 0xffffffff;\nxor.b64 %at, %t64, 9; mad.lo.u64 %at, %at, 4, %base; ld.shared.u32 %d, [%at];}";
     let rows: Vec<[u64; 3]> = (0..32).map(|lane| [value(lane).into(), 0, 0]).collect();
     assert_eq!(table("", body, ["b32"; 4], &rows), (0..32).map(|lane| value(lane ^ 9).into()).collect::<Vec<u64>>());

@@ -1,7 +1,7 @@
-// What the counters must say, counted by hand. tests/counters.rs launches each entry (one block of 32 threads, or as `// launch:` says;
-// two buffers of 32 KiB) and compares the sums over the instructions of a line with the comment that ends it.
+// What the counters must say, counted by hand. tests/counters.rs launches each entry (one block of 32 threads, or as `// launch:`
+// says; two buffers of 32 KiB) and compares the sums over the instructions of a line with the comment that ends it.
 //
-// Shared memory has 32 banks of 4 bytes, 128 bytes a pass (wavefront). Lanes at the same word share a pass; lanes at different words
+// Shared memory has 32 banks of 4 bytes, 128 bytes a pass (wavefront). Lanes at one word share a pass; lanes at different words
 // of one bank need one each. Accesses of 8 bytes go by half warps, of 16 bytes by quarters. `ideal` is what the same bytes need
 // without conflicts. Global memory moves in sectors of 32 bytes: as many as the addresses of a warp touch.
 // flops are those of a full warp: two for each multiply-add of 32 lanes; 2 M N K of a matrix product.
