@@ -66,10 +66,10 @@ struct Measured {
 }
 
 fn measure(device: &Device, case: &Case, precision: Precision) -> Result<Measured> {
-    let Device::Cpu(cpu) = device;
+    let cpu = device.host();
     let width = case.heads * case.head_dim;
-    let mut buffers =
-        [case.queries, case.keys, case.keys].map(|rows| Buffer::zeros(device, [case.batch, rows, width], DType::F32));
+    let zeros = |rows| Buffer::try_zeros(device, [case.batch, rows, width], DType::F32);
+    let mut buffers = [zeros(case.queries)?, zeros(case.keys)?, zeros(case.keys)?];
     buffers.iter_mut().enumerate().for_each(|(i, b)| fill(b.f32_mut(), i as u64));
     let [q, k, v] = &buffers;
     let settings = Attention { heads: case.heads, head_dim: case.head_dim, causal: case.causal, kv_rows: None, precision };
@@ -109,7 +109,7 @@ fn measure(device: &Device, case: &Case, precision: Precision) -> Result<Measure
 fn main() -> Result<()> {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let device = Device::cpu(1)?;
-    let Device::Cpu(cpu) = &device;
+    let cpu = device.host();
     println!("{}", device.describe());
     println!("{:<28} {:>5} {:>9} {:>14} {:>14}", "case", "dtype", "GFLOP/s", "share of peak", "naive GFLOP/s");
     for case in cases().iter().filter(|case| case.name.contains(&filter)) {

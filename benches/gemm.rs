@@ -144,8 +144,9 @@ impl Bench {
     fn linear(&self, case: &linear_ops::Case) -> Result<()> {
         let columns = case.outputs * if case.activation == Activation::Geglu { 2 } else { 1 };
         let (weight, bias) = (noise(3, columns * case.inputs), noise(4, columns));
-        let x = Buffer::from_f32(&self.device, [case.rows, case.inputs], &noise(5, case.rows * case.inputs));
-        let residual = Buffer::from_f32(&self.device, [case.rows, case.outputs], &noise(6, case.rows * case.outputs));
+        let x = Buffer::from_f32(&self.device, [case.rows, case.inputs], DType::F32, &noise(5, case.rows * case.inputs))?;
+        let residual = noise(6, case.rows * case.outputs);
+        let residual = Buffer::from_f32(&self.device, [case.rows, case.outputs], DType::F32, &residual)?;
         let pass = |precision| -> Result<Option<Pass<'_>>> {
             let weight = host(&weight, &[columns, case.inputs]);
             let bias = Some(host(&bias, &[columns]));
@@ -167,9 +168,10 @@ impl Bench {
     fn conv(&self, case: &conv::Case) -> Result<()> {
         let ([height, width], [c1, c2], k) = (case.size, case.channels, case.kernel);
         let weight = noise(3, case.outputs * (c1 + c2) * k * k);
-        let image = |seed, shape: [usize; 4]| Buffer::from_f32(&self.device, shape, &noise(seed, Shape::from(shape).len()));
-        let (x, skip) = (image(5, [case.batch, height, width, c1]), image(6, [case.batch, height, width, c2]));
-        let residual = image(7, [case.batch, case.result()[0], case.result()[1], case.outputs]);
+        let image =
+            |seed, shape: [usize; 4]| Buffer::from_f32(&self.device, shape, DType::F32, &noise(seed, Shape::from(shape).len()));
+        let (x, skip) = (image(5, [case.batch, height, width, c1])?, image(6, [case.batch, height, width, c2])?);
+        let residual = image(7, [case.batch, case.result()[0], case.result()[1], case.outputs])?;
         let pass = |precision| -> Result<Option<Pass<'_>>> {
             let weight = host(&weight, &[case.outputs, c1 + c2, k, k]);
             let layer = Conv2d::prepare(&self.device, precision, weight, None, case.stride, case.padding);
@@ -215,7 +217,7 @@ fn main() -> Result<()> {
         }
     }
     let device = Device::cpu(threads)?;
-    let Device::Cpu(cpu) = device.clone();
+    let cpu = device.host().clone();
     println!(
         "{}; peaks {:.0} and {:.0} GFLOP/s\n",
         device.describe(),

@@ -62,6 +62,24 @@ pub enum Error {
         /// The shapes and what was expected.
         message: String,
     },
+    /// A GPU kernel that cannot be launched, or that failed.
+    #[error("kernel {entry}: {message}")]
+    Launch {
+        /// Its name.
+        entry: &'static str,
+        /// What does not fit or what it did.
+        message: String,
+    },
+    /// A GPU that failed at something else.
+    #[error("{device} cannot {action}: {message}")]
+    Device {
+        /// Which: "cuda:0".
+        device: String,
+        /// What was being done.
+        action: String,
+        /// What it said.
+        message: String,
+    },
     /// A result that is not a number, or infinite.
     #[error("{op}: {message}")]
     Numeric {
@@ -138,10 +156,15 @@ impl Error {
         Error::Shape { op, message: message.into() }
     }
 
+    /// A kernel that cannot be launched, or that failed.
+    pub fn launch(entry: &'static str, message: impl Into<String>) -> Error {
+        Error::Launch { entry, message: message.into() }
+    }
+
     /// Exit code of the process: 1 internal, 2 usage or input, 3 failed samples, 75 interrupted and resumable.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Internal { .. } | Error::Shape { .. } => 1,
+            Error::Internal { .. } | Error::Shape { .. } | Error::Launch { .. } | Error::Device { .. } => 1,
             Error::SamplesFailed { .. } | Error::CaptionsCut { .. } | Error::Damaged { .. } | Error::Numeric { .. } => 3,
             Error::Interrupted => 75,
             Error::Io { .. } | Error::Format { .. } | Error::Config { .. } | Error::Weights { .. } | Error::Usage { .. } => 2,
@@ -161,7 +184,10 @@ impl Error {
             Error::Interrupted => Some("run the same command again to go on".into()),
             Error::SamplesFailed { .. } => Some("the reasons are in the parquet files, column `error_message`".into()),
             Error::CaptionsCut { .. } => Some("shorten them, or accept it with --truncate".into()),
-            Error::Internal { .. } | Error::Shape { .. } => {
+            Error::Device { .. } => {
+                Some("if other programs fail on this GPU too, it needs a reset; --device cpu does without it".into())
+            }
+            Error::Internal { .. } | Error::Shape { .. } | Error::Launch { .. } => {
                 Some("this is a bug in syntic: please report it with the command".into())
             }
             _ => None,

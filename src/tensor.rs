@@ -14,13 +14,15 @@ pub enum DType {
     BF16,
     /// Unsigned bytes: pixels.
     U8,
+    /// Unsigned integers: token ids, rows.
+    U32,
 }
 
 impl DType {
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
-            DType::F32 => 4,
+            DType::F32 | DType::U32 => 4,
             DType::F16 | DType::BF16 => 2,
             DType::U8 => 1,
         }
@@ -33,6 +35,7 @@ impl DType {
             DType::F16 => "f16",
             DType::BF16 => "bf16",
             DType::U8 => "u8",
+            DType::U32 => "u32",
         }
     }
 }
@@ -160,6 +163,11 @@ impl HostTensor<'_> {
             DType::U8 => {
                 for (x, &b) in out.iter_mut().zip(bytes) {
                     *x = f32::from(b);
+                }
+            }
+            DType::U32 => {
+                for (x, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *x = u32::from_le_bytes(*b) as f32;
                 }
             }
         }

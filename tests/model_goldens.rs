@@ -63,8 +63,7 @@ fn unet(name: &str) {
         run(&case, (step == 0).then_some(&watch), |exec| {
             let y = unet.forward(exec, exec.input(image, &sample)?, &conditions)?;
             result = vec![0.0; y.shape().len()];
-            y.read_f32(&mut result);
-            Ok(())
+            y.read_f32(&mut result)
         });
         golden.check(output, image, &result).unwrap();
     }
@@ -106,8 +105,7 @@ fn vae(name: &str) {
     run(&case, Some(&watch), |exec| {
         let y = encoder.forward(exec, exec.input(shape, &image)?)?;
         moments = vec![0.0; y.shape().len()];
-        y.read_f32(&mut moments);
-        Ok(())
+        y.read_f32(&mut moments)
     });
     watch.finish("vae.");
     let (shape, mean) = golden.floats("encoder_mean");

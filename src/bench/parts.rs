@@ -127,7 +127,7 @@ fn passes(
     let plan = Plan::record(device, &pass)?;
     let mut arena = Arena::new();
     let times = Times::measure(case.repeat, || arena.run(device, &plan, &pass))?;
-    let row = times.row(name, precision.name(), plan.flops(), plan.bytes(), images);
+    let row = times.row(name, device.operands(precision).name(), plan.flops(), plan.bytes(), images);
     let mut profile = Vec::new();
     if case.profile {
         let profiler = Profiler::default();
@@ -157,6 +157,6 @@ fn generate(case: &Case, model: &ModelDir, device: &Device, precision: Precision
     let cost = model.spec.cost(device, case.size, case.batch, case.guidance)?;
     let flops = evaluations * cost.unet_flops + case.batch as u64 * (cost.text_flops + cost.vae_flops);
     let name = format!("generate {}x{} batch {} steps {}", case.size.0, case.size.1, case.batch, case.steps);
-    let row = times.row(name, precision.name(), flops, cost.arena_bytes, Some(case.batch));
+    let row = times.row(name, device.operands(precision).name(), flops, cost.arena_bytes, Some(case.batch));
     Ok(Measured { row, profile: Vec::new() })
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod counter;
 mod demo;
+mod doctor;
 mod gallery;
 mod generate;
 mod progress;
@@ -18,7 +19,8 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use syntic::device::{Device, Precision};
+use syntic::device::{Device, DeviceChoice, Precision};
+use syntic::tensor::DType;
 use syntic::{Error, Result};
 
 /// Synthetic image-text pairs for text-only image captioning.
@@ -45,6 +47,8 @@ enum Command {
     Tinyworld(tinyworld::Args),
     /// Measure the speed of a part of a model, or of all of it.
     Bench(bench::Args),
+    /// Say what this machine has, and what syntic will use of it.
+    Doctor(doctor::Args),
 }
 
 impl Cli {
@@ -58,6 +62,7 @@ impl Cli {
             Command::RandomModel(args) => random_model::run(args),
             Command::Tinyworld(args) => tinyworld::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }
@@ -65,25 +70,21 @@ impl Cli {
 /// Where to run and how precisely: flags of every command that computes.
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Processor to use; auto takes the best there is.
-    #[arg(long, value_parser = ["auto", "cpu"], default_value = "auto")]
-    device: String,
+    /// Processor to use: auto (the best there is), cpu, cuda or cuda:N (an NVIDIA GPU), sim (the GPU's kernels, simulated and checked).
+    #[arg(long, value_name = "auto|cpu|cuda[:N]|sim", default_value_t)]
+    device: DeviceChoice,
     /// Worker threads on the CPU [default: all cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = value_parser!(u16).range(0..=1024))]
     threads: u16,
-    /// Number type of matrix products (bf16 needs AVX512-BF16); sums, norms and softmax are f32 in both.
-    #[arg(long, value_parser = named([Precision::F32, Precision::Bf16].map(|p| (p.name(), p))), default_value = "f32")]
-    dtype: Precision,
+    /// Number type of matrix products, and on a GPU of everything stored; sums, norms and softmax are f32 in all. A CPU takes f32 or bf16
+    /// (with AVX512-BF16), a GPU f16 or bf16 [default: f32 on a CPU, f16 on a GPU]
+    #[arg(long, value_parser = named([DType::F32, DType::BF16, DType::F16].map(|d| (d.name(), d))))]
+    dtype: Option<DType>,
 }
 
 impl DeviceArgs {
     fn open(&self) -> Result<(Device, Precision)> {
-        let device = match self.device.as_str() {
-            "auto" | "cpu" => Device::cpu(self.threads.into())?,
-            other => return Err(Error::Internal { op: "device", message: format!("`{other}` passed the parser") }),
-        };
-        device.check_precision(self.dtype)?;
-        Ok((device, self.dtype))
+        self.device.open(self.threads.into(), self.dtype)
     }
 }
 

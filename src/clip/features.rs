@@ -82,10 +82,7 @@ impl Clip {
                 let images = images.par_iter().zip(patches.par_chunks_mut(size)).enumerate();
                 images.try_for_each(|(j, (image, patches))| self.preprocess(i * IMAGES + j, image.borrow(), patches))
             })?;
-            arena.run_once(&self.device, |exec| {
-                self.model.image_features(exec, patches)?.read_f32(features);
-                Ok(())
-            })?;
+            arena.run_once(&self.device, |exec| self.model.image_features(exec, patches)?.read_f32(features))?;
         }
         to_unit_length(&mut features, dim, "image")?;
         Ok(features)
@@ -120,8 +117,7 @@ impl Clip {
             let encodings = texts.iter().map(|text| Ok(self.tokenizer.encode(text)?.ids)).collect::<Result<Vec<_>>>()?;
             let ids = encodings.concat();
             arena.run_once(&self.device, |exec| {
-                self.model.text_features(exec, &ids, self.tokenizer.max_length())?.read_f32(features);
-                Ok(())
+                self.model.text_features(exec, &ids, self.tokenizer.max_length())?.read_f32(features)
             })?;
         }
         to_unit_length(&mut features, dim, "text")?;

@@ -7,7 +7,7 @@ use crate::network::ConfigFile;
 use crate::ops::elementwise::{repeat_batch, select_positions};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, layer_norm};
-use crate::tensor::{DType, HostTensor};
+use crate::tensor::HostTensor;
 use crate::weights::Loader;
 use crate::{Error, Result};
 
@@ -157,12 +157,13 @@ impl VisionTransformer {
 
 /// The position table `[T, C]` with the class token `[C]` added to its first row, as `[1, T, C]`.
 fn with_class(device: &Device, class: &HostTensor<'_>, positions: &HostTensor<'_>) -> Result<Buffer> {
-    let mut table = Buffer::try_zeros(device, [1, positions.shape[0], positions.shape[1]], DType::F32)?;
-    if !positions.is_declared() {
-        positions.copy_f32(0, table.f32_mut());
-        table.f32_mut().iter_mut().zip(class.to_f32()).for_each(|(p, c)| *p += c);
+    let shape = [1, positions.shape[0], positions.shape[1]];
+    if positions.is_declared() {
+        return Buffer::try_zeros(device, shape, device.storage());
     }
-    Ok(table)
+    let mut table = positions.to_f32();
+    table.iter_mut().zip(class.to_f32()).for_each(|(p, c)| *p += c);
+    Buffer::from_f32(device, shape, device.storage(), &table)
 }
 
 #[cfg(test)]

@@ -1,9 +1,15 @@
 //! Memory of one pass, planned once: every tensor has a fixed place in one block.
 
+use super::Device;
 use super::buffer::{ALIGN, Block};
-use super::exec::{Cost, Exec, Observer};
-use super::{Device, plan_mismatch};
-use crate::Result;
+use super::exec::{Cost, DeviceGround, Exec, Ground, Observer, Watcher};
+use super::gpu::{DeviceMemory, Gpu, Graph};
+use crate::{Error, Result};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+/// Alignment of tensors on a GPU: what its allocator gives, and more than any of its memory instructions asks for.
+const DEVICE_ALIGN: usize = 256;
 
 /// What happened to memory during a recorded pass, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +36,11 @@ impl Plan {
         let exec = Exec::recording(device);
         pass(&exec)?;
         let (events, ops) = exec.into_recording();
-        let (offsets, peak) = place(&events);
+        let align = match device {
+            Device::Cpu(_) => ALIGN,
+            Device::Gpu(_) => DEVICE_ALIGN,
+        };
+        let (offsets, peak) = place(&events, align);
         Ok(Plan { events, offsets, peak, ops })
     }
 
@@ -52,7 +62,7 @@ impl Plan {
 
 /// Packs tensors by decreasing size: each goes to the lowest gap among the placed tensors that live at the same time.
 /// Returns the offsets in order of birth and the size of the arena; a plan beyond all memory saturates, and no arena runs it.
-fn place(events: &[Event]) -> (Vec<usize>, usize) {
+fn place(events: &[Event], align: usize) -> (Vec<usize>, usize) {
     struct Life {
         bytes: usize,
         birth: usize,
@@ -61,7 +71,7 @@ fn place(events: &[Event]) -> (Vec<usize>, usize) {
     let mut lives: Vec<Life> = Vec::new();
     for (time, event) in events.iter().enumerate() {
         match *event {
-            Event::Alloc { bytes } => lives.push(Life { bytes: bytes.next_multiple_of(ALIGN), birth: time, death: events.len() }),
+            Event::Alloc { bytes } => lives.push(Life { bytes: bytes.next_multiple_of(align), birth: time, death: events.len() }),
             Event::Free { id } => lives[id as usize].death = time,
         }
     }
@@ -90,37 +100,57 @@ fn place(events: &[Event]) -> (Vec<usize>, usize) {
     (offsets, peak)
 }
 
-/// The block of memory in which planned passes run. One arena serves many plans, one at a time.
-#[derive(Debug)]
+/// The memory in which planned passes run. One arena serves many plans, one at a time.
+#[derive(Debug, Default)]
 pub struct Arena {
-    block: Block,
+    memory: Memory,
 }
 
-impl Default for Arena {
-    fn default() -> Self {
-        Arena::new()
-    }
+#[derive(Debug, Default)]
+enum Memory {
+    #[default]
+    None,
+    Host(Block),
+    /// Shared with the passes that were captured in it.
+    Device(Arc<DeviceMemory>),
 }
 
 impl Arena {
     /// An empty arena; it grows to the largest plan that it runs.
     pub fn new() -> Arena {
-        Arena { block: Block::empty() }
+        Arena::default()
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.block.bytes()
+        match &self.memory {
+            Memory::None => 0,
+            Memory::Host(block) => block.bytes(),
+            Memory::Device(memory) => memory.bytes(),
+        }
     }
 
     /// Makes room for `plan`, so that [`Arena::run`] does not have to.
     ///
     /// # Errors
-    /// [`crate::Error::Usage`] if there is not that much memory.
-    pub fn reserve(&mut self, plan: &Plan) -> Result<()> {
-        if self.block.bytes() < plan.bytes() {
-            self.block = Block::empty(); // free the old block before taking the new one
-            self.block = Block::zeroed(plan.bytes())?;
+    /// [`Error::Usage`] if there is not that much memory.
+    pub fn reserve(&mut self, device: &Device, plan: &Plan) -> Result<()> {
+        let here = match (&self.memory, device) {
+            (Memory::Host(_), Device::Cpu(_)) => true,
+            (Memory::Device(memory), Device::Gpu(gpu)) => memory.gpu().is(gpu),
+            _ => false,
+        };
+        let bytes = match device {
+            // Its tensors get allocations of their own, when they are born.
+            Device::Gpu(gpu) if gpu.backend().separate_tensors() => 0,
+            _ => plan.bytes(),
+        };
+        if !here || self.bytes() < bytes {
+            self.memory = Memory::None; // free the old block before taking the new one
+            self.memory = match device {
+                Device::Cpu(_) => Memory::Host(Block::zeroed(bytes)?),
+                Device::Gpu(gpu) => Memory::Device(Arc::new(gpu.alloc(bytes)?)),
+            };
         }
         Ok(())
     }
@@ -134,7 +164,7 @@ impl Arena {
         self.run(device, &plan, pass)
     }
 
-    /// Runs `pass`, which must perform the operations that `plan` recorded, in the same order.
+    /// Runs `pass`, which must perform the operations that `plan` recorded, in the same order, and waits until it is done.
     ///
     /// # Errors
     /// What `pass` returns; [`Arena::reserve`]'s; an internal error if it takes or drops tensors otherwise than in the recording.
@@ -150,17 +180,74 @@ impl Arena {
         observer: Option<&(dyn Observer + Sync)>,
         pass: impl FnOnce(&Exec<'_>) -> Result<R> + Send,
     ) -> Result<R> {
-        self.reserve(plan)?;
-        let block = &mut self.block;
+        self.reserve(device, plan)?;
+        let memory = &mut self.memory;
         device.install(move || {
-            let exec = Exec::running(device, plan, block, observer);
+            let exec = start(device, plan, memory, observer, None)?;
             let result = pass(&exec)?;
-            match exec.finish() {
-                Some(message) => Err(plan_mismatch(message)),
-                None => Ok(result),
-            }
+            exec.finish()?;
+            Ok(result)
         })
     }
+
+    /// Captures `pass`, which is not run: the graph runs it, any number of times. It may read and write buffers, but exchange nothing
+    /// with the host.
+    ///
+    /// # Errors
+    /// As [`Arena::run`]; [`Error::Usage`] on a CPU, which has nothing to gain by it.
+    pub fn capture(&mut self, device: &Device, plan: &Plan, pass: impl FnOnce(&Exec<'_>) -> Result<()> + Send) -> Result<Graph> {
+        let Device::Gpu(gpu) = device else { return Err(Error::usage("a CPU captures no graphs", "run the pass")) };
+        self.reserve(device, plan)?;
+        let memory = &mut self.memory;
+        device.install(move || {
+            let arena = match memory {
+                Memory::Device(memory) => vec![memory.clone()],
+                Memory::None | Memory::Host(_) => Vec::new(),
+            };
+            Graph::capture(gpu, || {
+                let exec = start(device, plan, memory, None, Some(arena))?;
+                pass(&exec)?;
+                exec.finish()?;
+                Ok(exec.into_kept())
+            })
+        })
+    }
+}
+
+/// A pass about to run in `memory`, which was reserved for its plan; one to be captured if there is something to keep for it.
+fn start<'p>(
+    device: &'p Device,
+    plan: &'p Plan,
+    memory: &'p mut Memory,
+    observer: Watcher<'p>,
+    kept: Option<Vec<Arc<DeviceMemory>>>,
+) -> Result<Exec<'p>> {
+    let ground = match (device, memory) {
+        (Device::Cpu(_), Memory::Host(block)) if block.bytes() >= plan.bytes() => Ground::Host(block.ptr()),
+        (Device::Gpu(gpu), Memory::Device(memory)) => Ground::Device(on_device(gpu, plan, memory, kept)?),
+        _ => return Err(super::plan_mismatch("the arena was not reserved for the plan".into())),
+    };
+    Ok(Exec::running(device, plan, ground, observer))
+}
+
+fn on_device<'p>(
+    gpu: &'p Gpu,
+    plan: &Plan,
+    memory: &DeviceMemory,
+    kept: Option<Vec<Arc<DeviceMemory>>>,
+) -> Result<DeviceGround<'p>> {
+    let separate = gpu.backend().separate_tensors();
+    if !separate && memory.bytes() < plan.bytes() {
+        return Err(super::plan_mismatch("the arena is smaller than its plan".into()));
+    }
+    Ok(DeviceGround {
+        gpu,
+        base: (!separate).then(|| memory.address()),
+        living: RefCell::default(),
+        kept: kept.map(RefCell::new),
+        starts: RefCell::default(),
+        first: Cell::new(None),
+    })
 }
 
 #[cfg(test)]
@@ -182,7 +269,7 @@ mod tests {
                 births += 1;
             }
         }
-        let (offsets, peak) = place(&events);
+        let (offsets, peak) = place(&events, ALIGN);
         let mut live: Vec<(usize, usize, u32)> = Vec::new();
         let mut next = 0;
         let mut lower_bound = 0;

@@ -1,10 +1,13 @@
 //! Memory that outlives a pass.
 
 use super::Device;
+use super::gpu::DeviceMemory;
+use super::tensor::Place;
 use crate::tensor::{DType, HostTensor, Shape};
 use crate::{Error, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Alignment of all tensor memory: a cache line, and the widest vector register.
 pub(super) const ALIGN: usize = 64;
@@ -70,51 +73,98 @@ pub(super) fn out_of_memory(bytes: usize) -> Error {
     )
 }
 
-/// Owned device memory with a shape: weights, cached keys and values, anything that lives longer than one pass.
+/// Memory of a device with a shape: weights, cached keys and values, anything that lives longer than one pass.
 #[derive(Debug)]
 pub struct Buffer {
-    block: Block,
+    memory: Memory,
     shape: Shape,
     dtype: DType,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Host(Block),
+    /// Shared with the captured passes that use it.
+    Device(Arc<DeviceMemory>),
 }
 
 impl Buffer {
     /// A zeroed buffer of `shape`.
     ///
-    /// # Panics
-    /// If there is not that much memory. Where the shape comes from settings or files, use [`Buffer::try_zeros`].
-    pub fn zeros(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Buffer {
-        Buffer::try_zeros(device, shape, dtype).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// A zeroed buffer of `shape`.
-    ///
     /// # Errors
     /// [`Error::Usage`] if there is not that much memory.
-    pub fn try_zeros(_device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Buffer> {
-        let shape = shape.into();
-        let bytes = shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
-        Ok(Buffer { block: Block::zeroed(bytes)?, shape, dtype })
-    }
-
-    /// The values of a tensor of a file, in f32.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if there is not that much memory.
-    pub fn of(device: &Device, tensor: &HostTensor<'_>) -> Result<Buffer> {
-        let mut buffer = Buffer::try_zeros(device, Shape::new(&tensor.shape), DType::F32)?;
-        tensor.copy_f32(0, buffer.f32_mut());
+    pub fn try_zeros(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Buffer> {
+        let buffer = Buffer::undefined(device, shape.into(), dtype)?;
+        if let Memory::Device(memory) = &buffer.memory
+            && memory.bytes() > 0
+        {
+            memory.gpu().backend().fill(memory.address(), 0, memory.bytes())?;
+        }
         Ok(buffer)
     }
 
-    /// A buffer holding `values`, f32, in row-major order.
+    /// The values of a tensor of a file, as `dtype`; zeros if it is only declared.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_zeros`].
+    pub fn of(device: &Device, tensor: &HostTensor<'_>, dtype: DType) -> Result<Buffer> {
+        Buffer::stacked(device, Shape::new(&tensor.shape), dtype, &[tensor])
+    }
+
+    /// The values of tensors of files one after the other, as `dtype`; zeros for those that are only declared.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_zeros`].
     ///
     /// # Panics
     /// If the number of values is not that of the shape.
-    pub fn from_f32(device: &Device, shape: impl Into<Shape>, values: &[f32]) -> Buffer {
-        let mut buffer = Buffer::zeros(device, shape, DType::F32);
-        buffer.f32_mut().copy_from_slice(values);
-        buffer
+    pub fn stacked(device: &Device, shape: impl Into<Shape>, dtype: DType, tensors: &[&HostTensor<'_>]) -> Result<Buffer> {
+        let mut buffer = Buffer::undefined(device, shape.into(), dtype)?;
+        let len = buffer.shape.len();
+        assert_eq!(tensors.iter().map(|tensor| tensor.len()).sum::<usize>(), len, "values of a buffer of {:?}", buffer.shape);
+        // Values from number `start` on, which may go over the end of a tensor.
+        let copy = |mut start: usize, mut out: &mut [f32]| {
+            for tensor in tensors {
+                let count = tensor.len().saturating_sub(start).min(out.len());
+                let (here, rest) = out.split_at_mut(count);
+                if count > 0 {
+                    tensor.copy_f32(start, here);
+                }
+                (out, start) = (rest, start.saturating_sub(tensor.len()));
+            }
+        };
+        match &buffer.memory {
+            Memory::Host(_) => copy(0, buffer.f32_mut()),
+            Memory::Device(memory) => memory.gpu().write_with(memory.address(), dtype, len, copy)?,
+        }
+        Ok(buffer)
+    }
+
+    /// A buffer holding `values` as `dtype`, in row-major order.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_zeros`].
+    ///
+    /// # Panics
+    /// If the number of values is not that of the shape.
+    pub fn from_f32(device: &Device, shape: impl Into<Shape>, dtype: DType, values: &[f32]) -> Result<Buffer> {
+        let mut buffer = Buffer::undefined(device, shape.into(), dtype)?;
+        assert_eq!(values.len(), buffer.shape.len(), "values of a buffer of {:?}", buffer.shape);
+        match &buffer.memory {
+            Memory::Host(_) => buffer.f32_mut().copy_from_slice(values),
+            Memory::Device(memory) => memory.gpu().write_f32(memory.address(), dtype, values)?,
+        }
+        Ok(buffer)
+    }
+
+    /// Zeros on the CPU, anything on a GPU.
+    fn undefined(device: &Device, shape: Shape, dtype: DType) -> Result<Buffer> {
+        let bytes = shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
+        let memory = match device {
+            Device::Cpu(_) => Memory::Host(Block::zeroed(bytes)?),
+            Device::Gpu(gpu) => Memory::Device(Arc::new(gpu.alloc(bytes)?)),
+        };
+        Ok(Buffer { memory, shape, dtype })
     }
 
     /// Extents.
@@ -129,22 +179,61 @@ impl Buffer {
 
     /// Size in memory.
     pub fn bytes(&self) -> usize {
-        self.block.bytes()
+        match &self.memory {
+            Memory::Host(block) => block.bytes(),
+            Memory::Device(memory) => memory.bytes(),
+        }
     }
 
-    /// The elements of an f32 buffer.
+    /// The elements of an f32 buffer on the CPU.
+    ///
+    /// # Panics
+    /// On a GPU, or if the element type is another.
     pub fn f32(&self) -> &[f32] {
-        assert_eq!(self.dtype, DType::F32, "Buffer::f32 on {}", self.dtype);
         // SAFETY: the block holds shape.len() f32, aligned to 64, initialised (zeroed), borrowed with self:
-        // `try_zeros` checked that their bytes are no more than an address can count.
-        unsafe { std::slice::from_raw_parts(self.block.ptr().cast(), self.shape.len()) }
+        // `undefined` checked that their bytes are no more than an address can count.
+        unsafe { std::slice::from_raw_parts(self.host().cast(), self.shape.len()) }
     }
 
-    /// The elements of an f32 buffer, for writing.
+    /// The elements of an f32 buffer on the CPU, for writing.
+    ///
+    /// # Panics
+    /// As [`Buffer::f32`].
     pub fn f32_mut(&mut self) -> &mut [f32] {
-        assert_eq!(self.dtype, DType::F32, "Buffer::f32_mut on {}", self.dtype);
         // SAFETY: as in `f32`, and borrowed exclusively with self.
-        unsafe { std::slice::from_raw_parts_mut(self.block.ptr().cast(), self.shape.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.host().cast(), self.shape.len()) }
+    }
+
+    /// The memory of an f32 buffer on the CPU.
+    fn host(&self) -> *mut u8 {
+        assert_eq!(self.dtype, DType::F32, "the elements of a buffer of {} as f32", self.dtype);
+        match &self.memory {
+            Memory::Host(block) => block.ptr(),
+            Memory::Device(_) => panic!("the elements of a buffer on a GPU: view it and read_f32 copies them"),
+        }
+    }
+
+    /// The memory on a GPU.
+    pub(super) fn device_memory(&self) -> Option<&Arc<DeviceMemory>> {
+        match &self.memory {
+            Memory::Host(_) => None,
+            Memory::Device(memory) => Some(memory),
+        }
+    }
+
+    /// Where element `start` lies.
+    ///
+    /// # Panics
+    /// If it is outside, or the buffer is not of `device`.
+    pub(super) fn place(&self, device: &Device, start: usize) -> Place {
+        assert!(start <= self.shape.len(), "element {start} of a buffer of {:?}", self.shape);
+        let offset = start * self.dtype.size();
+        match (&self.memory, device) {
+            // SAFETY: inside the block or at its end, as just checked.
+            (Memory::Host(block), Device::Cpu(_)) => Place::Host(unsafe { block.ptr().add(offset) }),
+            (Memory::Device(memory), Device::Gpu(gpu)) if memory.gpu().is(gpu) => Place::Device(memory.address() + offset as u64),
+            _ => panic!("a buffer of another device than {}", device.describe()),
+        }
     }
 }
 

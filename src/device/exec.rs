@@ -1,12 +1,16 @@
-//! One pass of a model, being recorded or run, and the tensors it makes.
+//! One pass of a model, being recorded or run.
 
 use super::arena::{Event, Plan};
-use super::buffer::{Block, Buffer, out_of_memory};
+use super::buffer::{Buffer, out_of_memory};
+use super::gpu::{self, DeviceMemory, Gpu};
+use super::launch::Launch;
+use super::tensor::{Place, Tensor};
 use super::{Device, plan_mismatch};
-use crate::Result;
 use crate::tensor::{DType, Shape};
+use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What an operation does, counted from its shapes.
@@ -26,13 +30,82 @@ pub struct Cost {
 pub trait Observer {
     /// A named intermediate result, channels-last.
     fn tensor(&self, _name: fmt::Arguments<'_>, _shape: Shape, _values: &[f32]) {}
-    /// An operation is about to start; the previous one has ended.
+    /// An operation started at `at`, when the previous one had ended. A GPU tells it, for all operations, when the pass has ended.
     fn op(&self, _cost: &Cost, _at: Instant) {}
+}
+
+pub(super) type Watcher<'p> = Option<&'p (dyn Observer + Sync)>;
+
+/// Where the tensors of a running pass lie.
+pub(super) enum Ground<'p> {
+    /// In a block of this machine's memory.
+    Host(*mut u8),
+    /// In memory of a GPU.
+    Device(DeviceGround<'p>),
+}
+
+/// Memory of a running pass on a GPU.
+pub(super) struct DeviceGround<'p> {
+    pub gpu: &'p Gpu,
+    /// Start of the arena; none if each tensor gets an allocation of its own, which is then in `living`.
+    pub base: Option<u64>,
+    pub living: RefCell<Vec<(u32, Arc<DeviceMemory>)>>,
+    /// What a captured pass uses, kept for its replays; none if the pass is not being captured.
+    pub kept: Option<RefCell<Vec<Arc<DeviceMemory>>>>,
+    /// Starts of operations, where they are observed: the host's clock at the first, and the queue at each.
+    pub starts: RefCell<Vec<(Cost, gpu::Event)>>,
+    pub first: Cell<Option<Instant>>,
+}
+
+impl DeviceGround<'_> {
+    fn birth(&self, plan: &Plan, id: u32, bytes: usize) -> Result<u64> {
+        if let Some(base) = self.base {
+            return Ok(base + plan.offsets[id as usize] as u64);
+        }
+        let memory = Arc::new(self.gpu.alloc(bytes)?);
+        let address = memory.address();
+        if bytes > 0 {
+            self.gpu.backend().undefine(address, bytes)?;
+        }
+        self.keep(&memory);
+        self.living.borrow_mut().push((id, memory));
+        Ok(address)
+    }
+
+    fn keep(&self, memory: &Arc<DeviceMemory>) {
+        if let Some(kept) = &self.kept {
+            kept.borrow_mut().push(memory.clone());
+        }
+    }
+
+    fn start(&self, cost: Cost) -> Result<()> {
+        if self.first.get().is_none() {
+            self.gpu.synchronize()?;
+            self.first.set(Some(Instant::now()));
+        }
+        self.starts.borrow_mut().push((cost, self.gpu.record()?));
+        Ok(())
+    }
+
+    /// Waits for the pass, and tells the observer when its operations started.
+    fn finish(&self, observer: Watcher<'_>) -> Result<()> {
+        if self.kept.is_some() {
+            return Ok(());
+        }
+        self.gpu.synchronize()?;
+        let starts = self.starts.borrow();
+        if let (Some(observer), Some((_, first)), Some(at)) = (observer, starts.first(), self.first.get()) {
+            for (cost, start) in starts.iter() {
+                observer.op(cost, at + start.since(first)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 enum Mode<'p> {
     Recording { ops: RefCell<Vec<Cost>>, events: RefCell<Vec<Event>> },
-    Running { plan: &'p Plan, base: *mut u8, observer: Option<&'p (dyn Observer + Sync)> },
+    Running { plan: &'p Plan, ground: Ground<'p>, observer: Watcher<'p> },
 }
 
 /// One pass: makes tensors, launches operations. Operations take it as their first argument.
@@ -44,23 +117,23 @@ pub struct Exec<'p> {
     births: Cell<u32>,
     /// The run has departed from the plan: no more memory is handed out.
     astray: Cell<bool>,
+    /// The first failure of something that cannot return it.
+    failure: RefCell<Option<Error>>,
 }
 
 impl<'p> Exec<'p> {
     pub(super) fn recording(device: &'p Device) -> Exec<'p> {
-        let mode = Mode::Recording { ops: RefCell::default(), events: RefCell::default() };
-        Exec { device, mode, cursor: Cell::new(0), births: Cell::new(0), astray: Cell::new(false) }
+        Exec::new(device, Mode::Recording { ops: RefCell::default(), events: RefCell::default() })
     }
 
-    pub(super) fn running(
-        device: &'p Device,
-        plan: &'p Plan,
-        block: &'p mut Block,
-        observer: Option<&'p (dyn Observer + Sync)>,
-    ) -> Exec<'p> {
-        assert!(block.bytes() >= plan.bytes(), "arena smaller than its plan");
-        let mode = Mode::Running { plan, base: block.ptr(), observer };
-        Exec { device, mode, cursor: Cell::new(0), births: Cell::new(0), astray: Cell::new(false) }
+    /// `ground` holds at least the bytes of the plan.
+    pub(super) fn running(device: &'p Device, plan: &'p Plan, ground: Ground<'p>, observer: Watcher<'p>) -> Exec<'p> {
+        Exec::new(device, Mode::Running { plan, ground, observer })
+    }
+
+    fn new(device: &'p Device, mode: Mode<'p>) -> Exec<'p> {
+        let (cursor, births, astray) = (Cell::new(0), Cell::new(0), Cell::new(false));
+        Exec { device, mode, cursor, births, astray, failure: RefCell::new(None) }
     }
 
     pub(super) fn into_recording(self) -> (Vec<Event>, Vec<Cost>) {
@@ -70,16 +143,38 @@ impl<'p> Exec<'p> {
         }
     }
 
-    /// Ends a run: what differed from the plan, if anything.
-    pub(super) fn finish(&self) -> Option<String> {
-        let Mode::Running { plan, .. } = &self.mode else { return None };
+    /// Ends a run: waits for it, and says what differed from the plan, if anything.
+    pub(super) fn finish(&self) -> Result<()> {
+        let Mode::Running { plan, ground, observer } = &self.mode else { return Ok(()) };
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        if let Ground::Device(ground) = ground {
+            ground.finish(*observer)?;
+        }
         let (at, expected) = (self.cursor.get(), plan.events.len());
-        (self.astray.get() || at != expected).then(|| format!("the pass left its plan at event {at} of {expected}"))
+        if self.astray.get() || at != expected {
+            return Err(plan_mismatch(format!("the pass left its plan at event {at} of {expected}")));
+        }
+        Ok(())
+    }
+
+    /// What a captured pass must keep.
+    pub(super) fn into_kept(self) -> Vec<Arc<DeviceMemory>> {
+        match self.mode {
+            Mode::Running { ground: Ground::Device(DeviceGround { kept: Some(kept), .. }), .. } => kept.into_inner(),
+            _ => Vec::new(),
+        }
     }
 
     /// The device of this pass.
     pub fn device(&self) -> &'p Device {
         self.device
+    }
+
+    /// Element type of activations: f32 on a CPU, f16 or bf16 on a GPU.
+    pub fn storage(&self) -> DType {
+        self.device.storage()
     }
 
     /// A new tensor with undefined content; the caller writes all of it.
@@ -89,73 +184,150 @@ impl<'p> Exec<'p> {
     pub fn alloc(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor<'_>> {
         let shape = shape.into();
         // Checked, because `Tensor::f32` relies on it: the memory is as long as the shape says.
-        let event = Event::Alloc { bytes: shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))? };
-        self.advance(event);
+        let bytes = shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))?;
+        self.advance(Event::Alloc { bytes });
         if self.astray.get() {
             return Err(plan_mismatch(format!("a tensor {shape:?} {dtype} was not expected at event {}", self.cursor.get())));
         }
         let id = self.births.replace(self.births.get() + 1);
-        let data = match &self.mode {
-            Mode::Recording { .. } => std::ptr::null_mut(),
-            // SAFETY: the plan places every tensor inside the block, which `running` checked to be large enough.
-            Mode::Running { plan, base, .. } => unsafe { base.add(plan.offsets[id as usize]) },
+        let place = match &self.mode {
+            Mode::Recording { .. } => Place::None,
+            Mode::Running { plan, ground: Ground::Host(base), .. } => {
+                // SAFETY: the plan places every tensor inside the block, which `Arena::run` made large enough.
+                Place::Host(unsafe { base.add(plan.offsets[id as usize]) })
+            }
+            Mode::Running { plan, ground: Ground::Device(ground), .. } => Place::Device(ground.birth(plan, id, bytes)?),
         };
-        Ok(Tensor { exec: self, data, id: Some(id), shape, dtype })
+        Ok(Tensor::new(self, place, Some(id), shape, dtype))
     }
 
-    /// A new tensor holding `values` (f32).
+    /// A new tensor holding `values`, in the storage type of the device.
+    ///
+    /// # Errors
+    /// As [`Exec::alloc`]; [`Error::Device`] if the values do not reach the GPU, or the pass is being captured.
     pub fn input(&self, shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor<'_>> {
-        let mut tensor = self.alloc(shape, DType::F32)?;
-        if self.is_running() {
-            tensor.f32_mut().copy_from_slice(values);
-        }
+        self.input_as(shape, self.storage(), values)
+    }
+
+    /// A new tensor holding `values` as `dtype`, a type of floats.
+    ///
+    /// # Errors
+    /// As [`Exec::input`].
+    pub fn input_as(&self, shape: impl Into<Shape>, dtype: DType, values: &[f32]) -> Result<Tensor<'_>> {
+        let mut tensor = self.alloc(shape, dtype)?;
+        tensor.write_f32(values)?;
+        Ok(tensor)
+    }
+
+    /// A new tensor holding integers: token ids, positions.
+    ///
+    /// # Errors
+    /// As [`Exec::input`].
+    pub fn input_u32(&self, shape: impl Into<Shape>, values: &[u32]) -> Result<Tensor<'_>> {
+        let mut tensor = self.alloc(shape, DType::U32)?;
+        tensor.write_u32(values)?;
         Ok(tensor)
     }
 
     /// A persistent buffer as a read-only tensor.
-    pub fn view<'e>(&'e self, buffer: &'e Buffer) -> Tensor<'e> {
-        Tensor { exec: self, data: buffer_ptr(buffer), id: None, shape: buffer.shape(), dtype: buffer.dtype() }
-    }
-
-    /// Part of a persistent f32 buffer, from element `start`, as a read-only tensor.
     ///
     /// # Panics
-    /// If the part reaches outside the buffer.
+    /// If the buffer is of another device.
+    pub fn view<'e>(&'e self, buffer: &'e Buffer) -> Tensor<'e> {
+        self.view_part(buffer, 0, buffer.shape())
+    }
+
+    /// Part of a persistent buffer, from element `start`, as a read-only tensor.
+    ///
+    /// # Panics
+    /// If the part reaches outside the buffer, or the buffer is of another device.
     pub fn view_part<'e>(&'e self, buffer: &'e Buffer, start: usize, shape: impl Into<Shape>) -> Tensor<'e> {
         let shape = shape.into();
         let room = buffer.shape().len().checked_sub(start);
         assert!(room.is_some_and(|room| shape.len() <= room), "{shape:?} from {start} is outside {:?}", buffer.shape());
-        // SAFETY: inside the buffer, as just checked.
-        let data = unsafe { buffer_ptr(buffer).add(start * buffer.dtype().size()) };
-        Tensor { exec: self, data, id: None, shape, dtype: buffer.dtype() }
+        if let Mode::Running { ground: Ground::Device(ground), .. } = &self.mode
+            && let Some(memory) = buffer.device_memory()
+        {
+            ground.keep(memory);
+        }
+        Tensor::new(self, buffer.place(self.device, start), None, shape, buffer.dtype())
     }
 
-    /// Announces an operation. Returns the device to run it on, or `None` while recording, when nothing is computed.
-    pub fn launch(&self, cost: Cost) -> Option<&'p Device> {
+    /// Announces an operation. False while recording, when nothing is computed.
+    pub fn begin(&self, cost: Cost) -> bool {
         match &self.mode {
             Mode::Recording { ops, .. } => {
                 ops.borrow_mut().push(cost);
-                None
+                false
             }
-            Mode::Running { observer, .. } => {
-                if let Some(observer) = observer {
-                    observer.op(&cost, Instant::now());
+            Mode::Running { ground, observer, .. } => {
+                match (observer, ground) {
+                    (Some(observer), Ground::Host(_)) => observer.op(&cost, Instant::now()),
+                    (Some(_), Ground::Device(ground)) => self.note(ground.start(cost)),
+                    (None, _) => {}
                 }
-                Some(self.device)
+                true
             }
         }
     }
 
-    /// Shows a named intermediate f32 tensor to the observer, if there is one.
+    /// Launches a kernel of the GPU, for an operation that was announced. While recording, it is checked and loaded only.
+    ///
+    /// # Errors
+    /// [`Error::Launch`] if the program has no such kernel, its arguments do not fit it, or it fails.
+    pub fn enqueue(&self, launch: Launch<'_>) -> Result<()> {
+        match (self.device, &self.mode) {
+            (Device::Gpu(gpu), Mode::Recording { .. }) => gpu.check(&launch),
+            (Device::Gpu(gpu), Mode::Running { .. }) => gpu.launch(&launch),
+            (Device::Cpu(_), _) => Err(Error::launch(launch.entry(), "a CPU runs no GPU kernels")),
+        }
+    }
+
+    /// Shows a named intermediate tensor to the observer, if there is one.
     pub fn observe(&self, name: fmt::Arguments<'_>, tensor: &Tensor<'_>) {
-        if let Mode::Running { observer: Some(observer), .. } = &self.mode {
-            observer.tensor(name, tensor.shape(), tensor.f32());
+        let Mode::Running { observer: Some(observer), ground, .. } = &self.mode else { return };
+        match ground {
+            Ground::Host(_) => observer.tensor(name, tensor.shape(), tensor.f32()),
+            Ground::Device(_) => {
+                let mut values = vec![0.0; tensor.shape().len()];
+                let read = tensor.read_f32(&mut values);
+                if read.is_ok() {
+                    observer.tensor(name, tensor.shape(), &values);
+                }
+                self.note(read);
+            }
         }
     }
 
     /// False while recording.
     pub fn is_running(&self) -> bool {
         matches!(self.mode, Mode::Running { .. })
+    }
+
+    /// Refuses what cannot be part of a captured pass.
+    pub(super) fn check_transfer(&self) -> Result<()> {
+        match &self.mode {
+            Mode::Running { ground: Ground::Device(DeviceGround { kept: Some(_), .. }), .. } => {
+                let message = "a pass that is captured exchanges nothing with the host: use buffers".into();
+                Err(Error::Internal { op: "graph", message })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a failure for [`Exec::finish`].
+    fn note(&self, result: Result<()>) {
+        if let Err(error) = result {
+            self.failure.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// The death of tensor `id`.
+    pub(super) fn bury(&self, id: u32) {
+        self.advance(Event::Free { id });
+        if let Mode::Running { ground: Ground::Device(ground), .. } = &self.mode {
+            ground.living.borrow_mut().retain(|(living, _)| *living != id);
+        }
     }
 
     fn advance(&self, event: Event) {
@@ -168,107 +340,5 @@ impl<'p> Exec<'p> {
                 }
             }
         }
-    }
-}
-
-fn buffer_ptr(buffer: &Buffer) -> *mut u8 {
-    match buffer.dtype() {
-        DType::F32 => buffer.f32().as_ptr().cast_mut().cast(),
-        other => unreachable!("no {other} buffers are viewed on the CPU"),
-    }
-}
-
-/// Values of one pass: channels-last, row-major, contiguous. Freed for reuse when dropped.
-///
-/// A tensor borrows its pass, so none outlives it; the plan gives every living tensor memory of its own.
-pub struct Tensor<'e> {
-    exec: &'e Exec<'e>,
-    data: *mut u8,
-    /// Number of this tensor in the plan; `None` for a read-only view of a [`Buffer`].
-    id: Option<u32>,
-    shape: Shape,
-    dtype: DType,
-}
-
-impl<'e> Tensor<'e> {
-    /// Extents.
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// Extents, as a slice.
-    pub fn dims(&self) -> &[usize] {
-        self.shape.dims()
-    }
-
-    /// Element type.
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// Size in memory.
-    pub fn bytes(&self) -> usize {
-        self.shape.len() * self.dtype.size()
-    }
-
-    /// The same values under another shape of the same length.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn reshape(mut self, shape: impl Into<Shape>) -> Tensor<'e> {
-        let shape = shape.into();
-        assert_eq!(shape.len(), self.shape.len(), "reshape {:?} to {shape:?}", self.shape);
-        self.shape = shape;
-        self
-    }
-
-    /// The elements of an f32 tensor, on the CPU.
-    ///
-    /// # Panics
-    /// While recording, or if the element type is another.
-    pub fn f32(&self) -> &[f32] {
-        assert_eq!(self.dtype, DType::F32, "Tensor::f32 on {}", self.dtype);
-        assert!(!self.data.is_null(), "tensor values asked for while recording");
-        // SAFETY: the plan gives this living tensor memory of its own (checked event by event in `advance`), aligned to 64
-        // and initialised: arenas are zeroed when made. A view borrows its buffer for 'e.
-        unsafe { std::slice::from_raw_parts(self.data.cast(), self.shape.len()) }
-    }
-
-    /// The elements of an f32 tensor for writing, on the CPU.
-    ///
-    /// # Panics
-    /// While recording, if the element type is another, or for a view of a [`Buffer`].
-    pub fn f32_mut(&mut self) -> &mut [f32] {
-        assert!(self.id.is_some(), "views of buffers are read-only");
-        assert_eq!(self.dtype, DType::F32, "Tensor::f32_mut on {}", self.dtype);
-        assert!(!self.data.is_null(), "tensor values asked for while recording");
-        // SAFETY: as in `f32`, and borrowed exclusively with self.
-        unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.shape.len()) }
-    }
-
-    /// Copies the values out.
-    pub fn read_f32(&self, out: &mut [f32]) {
-        if self.exec.is_running() {
-            out.copy_from_slice(self.f32());
-        }
-    }
-
-    /// Copies the values into a persistent buffer of the same shape length.
-    pub fn store(&self, out: &mut Buffer) {
-        self.read_f32(out.f32_mut());
-    }
-}
-
-impl Drop for Tensor<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.exec.advance(Event::Free { id });
-        }
-    }
-}
-
-impl fmt::Debug for Tensor<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor({:?} {})", self.shape, self.dtype)
     }
 }

@@ -64,11 +64,27 @@ pub fn find(entry: &str, arch: &str) -> Option<(&'static KernelFile, &'static En
     files.flat_map(|file| file.entries.iter().map(move |e| (file, e))).find(|(_, e)| e.name == entry)
 }
 
+/// A kernel as a device takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// Where it is.
+    pub file: &'static KernelFile,
+    /// The kernel.
+    pub entry: &'static Entry,
+    /// What to load.
+    pub image: Image,
+}
+
 /// The best image with this kernel for a device of compute capability `major`.`minor`; `None` if it cannot run there.
-pub fn image(entry: &str, capability: (u32, u32)) -> Option<(Image, &'static Entry)> {
+pub fn choose(entry: &str, capability: (u32, u32)) -> Option<Choice> {
     let (arch, assembled) = target(capability)?;
     let (file, entry) = find(entry, arch)?;
-    Some((if assembled { Image::Cubin(file.cubin) } else { Image::Ptx(file.ptx) }, entry))
+    Some(Choice { file, entry, image: if assembled { Image::Cubin(file.cubin) } else { Image::Ptx(file.ptx) } })
+}
+
+/// The architecture whose kernels a device of this compute capability takes, if any are embedded.
+pub fn architecture(capability: (u32, u32)) -> Option<&'static str> {
+    target(capability).map(|(arch, _)| arch).filter(|arch| FILES.iter().any(|file| file.arch == *arch))
 }
 
 /// The architecture whose code a device takes, and whether it takes the cubin. A cubin runs on its own and later minor versions of the
@@ -157,6 +173,6 @@ mod tests {
             targets,
             [None, Some(("sm_80", true)), Some(("sm_80", true)), jit, Some(("sm_89", true)), Some(("sm_90a", true)), jit, jit]
         );
-        assert!(image("no_such_kernel", (8, 0)).is_none());
+        assert!(choose("no_such_kernel", (8, 0)).is_none());
     }
 }

@@ -152,7 +152,6 @@ impl Evaluation<'_> {
         if self.conditions.halves != Halves::Prompts {
             prediction = guidance(exec, &prediction, self.guidance)?;
         }
-        prediction.read_f32(output);
-        Ok(())
+        prediction.read_f32(output)
     }
 }

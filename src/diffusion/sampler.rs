@@ -182,7 +182,7 @@ impl<'m> Sampler<'m> {
         let mut output = vec![0.0; batch * len];
         let mut input = vec![0.0; batch * len];
         let plan = Plan::record(device, |exec| self.prepared.evaluation(0, batch, rows).run(exec, &[], &mut []))?;
-        self.arena.reserve(&plan)?;
+        self.arena.reserve(device, &plan)?;
         self.scheduler.reset();
         for step in 0..steps {
             if progress(step, steps).is_break() {
@@ -217,8 +217,7 @@ impl<'m> Sampler<'m> {
         let mut pixels = vec![0; settings.height * settings.width * model.vae.config().image_channels];
         let finite = self.arena.run_once(&model.device, |exec| {
             let image = model.vae.forward(exec, exec.input([1, height, width, channels], &scaled)?)?;
-            to_pixels(exec, &image, &mut pixels)?;
-            Ok(!exec.is_running() || all_finite(image.f32()))
+            to_pixels(exec, &image, &mut pixels)
         })?;
         Ok(Generated { pixels, finite: finite && all_finite(&planes), latents: planes })
     }

@@ -2,8 +2,9 @@
 
 use super::Settings;
 use crate::corpus::{Caption, Corpus};
-use crate::device::{Device, Precision};
+use crate::device::Device;
 use crate::shards::{Column, ColumnKind};
+use crate::tensor::DType;
 use crate::weights::ModelDir;
 use crate::{Result, VERSION};
 use serde_json::{Map, Value, json};
@@ -14,7 +15,7 @@ use std::path::Path;
 pub(super) fn of_run(
     settings: &Settings,
     (height, width): (usize, usize),
-    precision: Precision,
+    dtype: DType,
     scheduler: &str,
     model: &ModelDir,
     corpus: &Corpus,
@@ -39,7 +40,7 @@ pub(super) fn of_run(
         "negative_prompt": sampling.negative,
         "height": height,
         "width": width,
-        "dtype": precision.name(),
+        "dtype": dtype.name(),
         "init_latents_sha256": init,
         "shard_size": output.shard_size,
         "format": output.format.extension(),

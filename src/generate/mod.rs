@@ -86,7 +86,8 @@ impl<'d> Run<'d> {
         let shape = [samples, latents[0], latents[1], latents[2]];
         let init = settings.init_latents.as_ref().map(|path| InitLatents::open(path, shape)).transpose()?;
         let too_long = work.too_long(&corpus, &tokenizer)?;
-        let config = config::of_run(&settings, (height, width), precision, scheduler.name(), &model, &corpus, samples)?;
+        let config =
+            config::of_run(&settings, (height, width), device.operands(precision), scheduler.name(), &model, &corpus, samples)?;
         RunManifest::check(&settings.output.folder, &config)?;
         Ok(Run {
             settings,
@@ -176,7 +177,7 @@ impl<'d> Run<'d> {
             }
         }
         progress.summary.samples = self.work.samples();
-        let device = format!("{}, {}", self.device.describe(), self.precision.name());
+        let device = format!("{}, {}", self.device.describe(), self.device.operands(self.precision));
         let shards = self.work.jobs.len() as u64;
         progress.events.event(&Event::Planned { samples: self.work.samples(), done, shards, device: &device });
         for (index, tokens) in self.too_long.iter().take(LONG_CAPTIONS_SHOWN) {

@@ -9,5 +9,6 @@ pub mod elementwise;
 pub mod embed;
 pub mod gemm;
 pub mod norm;
+pub mod softmax;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,9 +1,10 @@
 //! What the tests of all operations share: inputs, runs, and how near is near enough.
 
 use crate::device::cpu::Isa;
-use crate::device::{Arena, Cpu, Device, Exec, Plan};
+use crate::device::{Arena, Cpu, Device, Exec, Gpu, Plan, Tensor};
 use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
+use half::{bf16, f16};
 
 /// Values in [-1, 1], different for each seed.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
@@ -15,8 +16,34 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// A CPU of two threads for each instruction set of this machine.
+/// Every kind of device: CPUs of all instruction sets, the simulator, and the card if it is asked for. Tests do not name one.
 pub(crate) fn devices() -> Vec<Device> {
+    cpus().into_iter().chain(gpus()).collect()
+}
+
+/// The simulator, and with `SYNTIC_TEST_DEVICE=cuda` the first card, in each storage type. Without kernels this fails: nothing that runs
+/// on a GPU was tested then.
+pub(crate) fn gpus() -> Vec<Device> {
+    let cuda = match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
+        Ok("cuda") => true,
+        Ok(other) => panic!("SYNTIC_TEST_DEVICE={other}: only `cuda` is known"),
+        Err(_) => false,
+    };
+    let open = |gpu: Result<Gpu>| Device::Gpu(gpu.unwrap_or_else(|e| panic!("{e}; {}", e.hint().unwrap_or_default())));
+    let both = |storage| {
+        let sim = open(Gpu::sim(storage, 2));
+        [Some(sim), cuda.then(|| open(Gpu::cuda(0, storage, 2)))]
+    };
+    [DType::F16, DType::BF16].into_iter().flat_map(both).flatten().collect()
+}
+
+/// Which device, for messages.
+pub(crate) fn label(device: &Device) -> String {
+    format!("{}, {}", device.describe(), device.storage())
+}
+
+/// A CPU of two threads for each instruction set of this machine.
+pub(crate) fn cpus() -> Vec<Device> {
     let all = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
     all.into_iter().filter(|&isa| isa <= Isa::detect()).map(|isa| Device::Cpu(Cpu::with_isa(2, isa).unwrap())).collect()
 }
@@ -33,10 +60,7 @@ pub(crate) fn try_run(device: &Device, mut pass: impl FnMut(&Exec<'_>, &mut Vec<
     let mut arena = Arena::new();
     let poison = |e: &Exec<'_>| {
         let mut all = e.alloc([plan.bytes().div_ceil(4)], DType::F32)?;
-        if e.is_running() {
-            all.f32_mut().fill(f32::NAN);
-        }
-        Ok(())
+        all.fill_bytes(0xFF) // a NaN in every type of floats
     };
     arena.run(device, &Plan::record(device, poison)?, poison)?;
     arena.run(device, &plan, |e| pass(e, &mut out))?;
@@ -44,11 +68,9 @@ pub(crate) fn try_run(device: &Device, mut pass: impl FnMut(&Exec<'_>, &mut Vec<
 }
 
 /// Copies a result out of a running pass.
-pub(crate) fn keep(tensor: &crate::device::Tensor<'_>, exec: &Exec<'_>, out: &mut Vec<f32>) {
+pub(crate) fn keep(tensor: &Tensor<'_>, out: &mut Vec<f32>) -> Result<()> {
     out.resize(tensor.shape().len(), f32::NAN);
-    if exec.is_running() {
-        tensor.read_f32(out);
-    }
+    tensor.read_f32(out)
 }
 
 /// The bytes of f32 weights.
@@ -61,9 +83,38 @@ pub(crate) fn weight<'a>(name: &str, shape: &[usize], bytes: Option<&'a [u8]>) -
     HostTensor { name: name.into(), shape: shape.to_vec(), dtype: DType::F32, bytes }
 }
 
+/// x as a number of type `dtype`.
+pub(crate) fn round_to(dtype: DType, x: f32) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_f32(x).to_f32(),
+        DType::BF16 => bf16::from_f32(x).to_f32(),
+        _ => x,
+    }
+}
+
+/// Values as they come out of a tensor of the device that they were put into.
+pub(crate) fn stored(device: &Device, values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&x| round_to(device.storage(), x)).collect()
+}
+
+/// Bits of the mantissa of a type, the one that is not written included.
+fn mantissa(dtype: DType) -> i32 {
+    match dtype {
+        DType::F16 => 11,
+        DType::BF16 => 8,
+        _ => 24,
+    }
+}
+
+/// As [`assert_within`], in the storage type of the device, to which `plain` is rounded here.
+pub(crate) fn assert_close(device: &Device, what: &str, actual: &[f32], plain: &[f32], exact: &[f64]) {
+    let what = format!("{what} on {}", label(device));
+    assert_within(&what, actual, &stored(device, plain), exact, mantissa(device.storage()));
+}
+
 /// Fails unless the error of `actual` against `exact` is at most twice that of `plain`, a version of the same precision in plain
 /// loops, and one rounding of the largest value to `bits` of mantissa.
-pub(crate) fn assert_close(what: &str, actual: &[f32], plain: &[f32], exact: &[f64], bits: i32) {
+pub(crate) fn assert_within(what: &str, actual: &[f32], plain: &[f32], exact: &[f64], bits: i32) {
     assert_eq!((actual.len(), plain.len()), (exact.len(), exact.len()), "{what}");
     let error = |x: &f32, e: &f64| (f64::from(*x) - e).abs();
     let allowed = plain.iter().zip(exact).map(|(x, e)| error(x, e)).fold(0.0, f64::max);

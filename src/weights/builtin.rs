@@ -51,9 +51,21 @@ pub(super) fn unpacked() -> Result<PathBuf> {
     unpack(&cache_folder(|name| std::env::var_os(name))?)
 }
 
+/// Where the built-in model is, or will be, unpacked.
+///
+/// # Errors
+/// As [`unpacked`].
+pub(super) fn folder() -> Result<PathBuf> {
+    Ok(folder_in(&cache_folder(|name| std::env::var_os(name))?))
+}
+
+fn folder_in(cache: &Path) -> PathBuf {
+    cache.join(format!("{BUILTIN}-{}", &IDENTITY[..16]))
+}
+
 /// The unpacked model under `cache`. Processes that start together take turns; files in use are replaced, not written to.
 fn unpack(cache: &Path) -> Result<PathBuf> {
-    let folder = cache.join(format!("{BUILTIN}-{}", &IDENTITY[..16]));
+    let folder = folder_in(cache);
     if damaged(&folder).next().is_none() {
         return Ok(folder);
     }

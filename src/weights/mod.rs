@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod builtin;
+mod caches;
 mod checkpoint;
 mod clip_vocab;
 mod digest;
@@ -23,6 +24,7 @@ mod nearest;
 mod random;
 
 pub use builtin::BUILTIN;
+pub use caches::{Cache, caches};
 pub use checkpoint::Checkpoint;
 pub use digest::file_sha256;
 pub(crate) use file::WeightFile;

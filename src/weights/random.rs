@@ -57,7 +57,9 @@ fn header(tensors: &[(String, Vec<usize>)], dtype: DType, seed: u64) -> Result<S
         DType::F32 => "F32",
         DType::F16 => "F16",
         DType::BF16 => "BF16",
-        DType::U8 => return Err(Error::usage("weights cannot be stored as u8", "use f32, f16 or bf16")),
+        DType::U8 | DType::U32 => {
+            return Err(Error::usage(format!("weights cannot be stored as {dtype}"), "use f32, f16 or bf16"));
+        }
     };
     let mut entries = Map::new();
     let made_by = format!("syntic {} random-model, seed {seed}", crate::VERSION);
@@ -90,7 +92,7 @@ fn fill(out: &mut [u8], dtype: DType, value: impl Fn(usize) -> f32) {
         DType::BF16 => {
             out.as_chunks_mut().0.iter_mut().enumerate().for_each(|(i, b)| *b = bf16::from_f32(value(i)).to_le_bytes())
         }
-        DType::U8 => {}
+        DType::U8 | DType::U32 => {}
     }
 }
 

@@ -104,8 +104,7 @@ impl Unet {
 
     /// Fills `out` for `timesteps`. `guidance` matters only to distilled models that are told the scale.
     pub fn encode_time(&self, exec: &Exec<'_>, timesteps: &[f32], guidance: f32, out: &mut TimeState) -> Result<()> {
-        self.time.forward(exec, timesteps, guidance)?.store(out.biases_mut());
-        Ok(())
+        self.time.forward(exec, timesteps, guidance)?.store(out.biases_mut())
     }
 
     /// Fills prompts `row..row + P` of `out` from the text encoder's hidden states `[P, T, C]`.

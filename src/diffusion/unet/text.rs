@@ -5,7 +5,6 @@ use crate::Result;
 use crate::device::{Buffer, Device, Exec, Tensor};
 use crate::network::Build;
 use crate::ops::gemm::{Activation, Linear, linear};
-use crate::tensor::DType;
 
 /// Keys and values of a set of prompts, for one network: for each cross-attention `[P, T, 2 C]`, keys first.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ impl TextState {
     /// # Errors
     /// [`crate::Error::Usage`] if there is not that much memory.
     pub fn zeros(device: &Device, unet: &Unet, prompts: usize, length: usize) -> Result<TextState> {
-        let buffer = |&width: &usize| Buffer::try_zeros(device, [prompts, length, width], DType::F32);
+        let buffer = |&width: &usize| Buffer::try_zeros(device, [prompts, length, width], device.storage());
         Ok(TextState { keys_values: unet.text.widths.iter().map(buffer).collect::<Result<_>>()?, prompts, length })
     }
 
@@ -61,8 +60,8 @@ impl TextProjections {
         }
         for (layer, buffer) in self.layers.iter().zip(&mut out.keys_values) {
             let result = linear(exec, layer, hidden, Activation::None, None)?;
-            let (size, len) = (result.shape().len() / prompts, result.shape().len());
-            result.read_f32(&mut buffer.f32_mut()[row * size..][..len]);
+            let size = result.shape().len() / prompts;
+            result.store_at(buffer, row * size)?;
         }
         Ok(())
     }

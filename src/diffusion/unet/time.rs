@@ -6,7 +6,6 @@ use crate::device::{Buffer, Device, Exec, Precision, Tensor};
 use crate::network::{Build, Parts};
 use crate::ops::elementwise::{silu, timestep_embedding};
 use crate::ops::gemm::{Activation, Linear, linear};
-use crate::tensor::DType;
 
 /// Where a ResNet block finds its time bias: `width` channels from `start` of a row of [`TimeState`].
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +23,7 @@ pub struct TimeState {
 impl TimeState {
     /// Room for `steps` steps of a network whose blocks have `width` channels in all.
     pub(super) fn zeros(device: &Device, steps: usize, width: usize) -> Result<TimeState> {
-        Ok(TimeState { biases: Buffer::try_zeros(device, [steps, width], DType::F32)? })
+        Ok(TimeState { biases: Buffer::try_zeros(device, [steps, width], device.storage())? })
     }
 
     pub(super) fn biases_mut(&mut self) -> &mut Buffer {

@@ -6,7 +6,7 @@ mod panels;
 mod tests;
 
 use crate::device::cpu::Isa;
-use crate::device::{Cost, Cpu, Device, Exec, Precision, Tensor};
+use crate::device::{Cost, Cpu, Exec, Precision, Tensor};
 use crate::tensor::DType;
 use crate::{Error, Result};
 
@@ -53,14 +53,14 @@ pub fn attention<'e>(
     k: Columns<'_, '_>,
     v: Columns<'_, '_>,
 ) -> Result<Tensor<'e>> {
+    let cpu = exec.device().cpu_only(OP)?;
     let shape = AttentionShape::check(&settings, q, k, v)?;
     let mut out = exec.alloc([shape.batch, shape.queries, shape.width()], DType::F32)?;
     let cost = Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() };
-    let Device::Cpu(cpu) = exec.device();
     let [k_words, v_words] = panels::packed_words(cpu, &shape);
     let mut packed_k = exec.alloc([shape.pairs, shape.heads, k_words], DType::F32)?;
     let mut packed_v = exec.alloc([shape.pairs, shape.heads, v_words], DType::F32)?;
-    if exec.launch(cost).is_some() {
+    if exec.begin(cost) {
         panels::pack(cpu, &shape, k.rows(), v.rows(), packed_k.f32_mut(), packed_v.f32_mut());
         cpu::attend(cpu, &shape, settings.kv_rows, q.rows(), [packed_k.f32(), packed_v.f32()], out.f32_mut());
     }

@@ -1,6 +1,7 @@
 use super::*;
+use crate::device::Device;
 use crate::device::Plan;
-use crate::ops::testing::{assert_close, assert_shape_error, devices, keep, noise, run, try_run};
+use crate::ops::testing::{assert_shape_error, assert_within, cpus, keep, noise, run, try_run};
 use half::bf16;
 
 /// A case with its place in fused projections and its values.
@@ -44,10 +45,7 @@ impl Input {
     }
 
     fn run(&self, device: &Device) -> Vec<f32> {
-        run(device, |exec, out| {
-            keep(&self.pass(exec)?, exec, out);
-            Ok(())
-        })
+        run(device, |exec, out| keep(&self.pass(exec)?, out))
     }
 
     /// The formula, in f64 or in plain f32 loops, with operands of the products rounded to the precision of the case.
@@ -80,7 +78,7 @@ impl Input {
         let exact = Input { precision: Precision::F32, ..self.clone() }.formula::<f64>();
         let bits = if self.precision == Precision::Bf16 { 9 } else { 24 };
         let what = format!("{:?} {} on {}", self.case, self.precision.name(), device.describe());
-        assert_close(&what, &self.run(device), &self.formula::<f32>(), &exact, bits);
+        assert_within(&what, &self.run(device), &self.formula::<f32>(), &exact, bits);
     }
 }
 
@@ -144,12 +142,12 @@ fn attention_follows_the_formula_at_odd_sizes() {
         (2, 150, 1100, 4, 64, false),
         (1, 270, 1100, 4, 64, true),
     ];
-    for device in devices() {
+    for device in cpus() {
         for (batch, queries, keys, heads, head_dim, causal) in sizes {
             let mut input = Input::noise(case(batch, queries, keys, heads, head_dim, causal));
             input.check(&device);
             input.precision = Precision::Bf16;
-            let Device::Cpu(cpu) = &device;
+            let cpu = device.host();
             if cpu.isa() == Isa::Avx512Bf16 {
                 input.check(&device);
             }
@@ -159,7 +157,7 @@ fn attention_follows_the_formula_at_odd_sizes() {
 
 #[test]
 fn operands_are_found_in_fused_projections() {
-    for device in devices() {
+    for device in cpus() {
         let mut input = Input::fused(case(2, 19, 23, 3, 10, false), [0, 4, 33], [70, 0, 1]);
         input.check(&device);
         input.kv_rows = Some(vec![1, 1]);
@@ -178,7 +176,7 @@ fn samples_choose_their_keys() {
     for i in [1, 2] {
         input.values[i].truncate(3 * 30 * 32);
     }
-    for device in devices() {
+    for device in cpus() {
         input.check(&device);
     }
 }
@@ -191,7 +189,7 @@ fn equal_scores_average_exactly() {
         input.values[0].fill(0.0);
         input.values[2].iter_mut().for_each(|x| *x = (*x * 20.0).round());
         let v = input.values[2].clone();
-        for device in devices() {
+        for device in cpus() {
             for (i, &x) in input.run(&device).iter().enumerate() {
                 let (column, t, b) = (i % 12, i / 12 % keys, i / 12 / keys);
                 let seen = if causal { t + 1 } else { keys };
@@ -211,7 +209,7 @@ fn a_dominant_key_gives_its_value() {
     let target = |t: usize| t * 37 % keys;
     input.values[0] = (0..queries).flat_map(|t| [1000.0 * target(t) as f32, 1000.0]).collect();
     input.values[1] = (0..keys).flat_map(|s| [2.0 * s as f32, -((s * s) as f32)]).collect();
-    for device in devices() {
+    for device in cpus() {
         for (t, pair) in input.run(&device).chunks_exact(2).enumerate() {
             for (x, v) in pair.iter().zip(&input.values[2][2 * target(t)..]) {
                 assert!((x - v).abs() <= v.abs() * f32::EPSILON, "{x} for {v}: query {t} on {}", device.describe());
@@ -225,7 +223,7 @@ fn a_dominant_key_gives_its_value() {
 fn large_scores_stay_finite() {
     let mut input = Input::noise(case(1, 20, 200, 1, 40, false));
     input.values[0].iter_mut().for_each(|x| *x *= 1000.0);
-    for device in devices() {
+    for device in cpus() {
         assert!(input.run(&device).iter().all(|x| x.is_finite() && x.abs() <= 2.5));
     }
 }
@@ -235,7 +233,7 @@ fn nan_in_a_sample_stays_in_it() {
     for (operand, row) in [(0, 5), (1, 30), (2, 30)] {
         let mut input = Input::noise(case(2, 20, 40, 1, 8, false));
         input.values[operand][row * 8 + 3] = f32::NAN;
-        for device in devices() {
+        for device in cpus() {
             let out = input.run(&device);
             let (first, second) = out.split_at(20 * 8);
             assert!(first.iter().any(|x| x.is_nan()) && second.iter().all(|x| !x.is_nan()), "operand {operand}");

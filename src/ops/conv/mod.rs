@@ -102,6 +102,7 @@ impl Conv2d {
                 return Err(Error::shape("conv2d", message));
             }
         };
+        device.cpu_only("conv2d")?;
         if !(1..=2).contains(&stride) {
             return Err(Error::shape("conv2d", format!("{}: stride {stride}; 1 and 2 are supported", weight.name)));
         }
@@ -152,6 +153,7 @@ pub struct Fused<'t, 'e> {
 /// # Errors
 /// If a shape does not fit.
 pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fused<'_, '_>) -> Result<Tensor<'e>> {
+    let cpu = exec.device().cpu_only("conv2d")?;
     let shape = result_shape(layer, x, &fused)?;
     let (layout, window) = (layer.packed.layout(), layer.window());
     let mut out = exec.alloc(shape, DType::F32)?;
@@ -163,7 +165,9 @@ pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fus
         flops: 2 * (shape.rows() * layout.elements()) as u64,
         bytes: 4 * elements as u64 + layer.packed.bytes(),
     };
-    let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
+    if !exec.begin(cost) {
+        return Ok(out);
+    }
     let &[batch, height, width, channels] = x.dims() else { return Ok(out) };
     let input = Input {
         x: x.f32(),

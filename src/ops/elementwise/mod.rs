@@ -1,6 +1,7 @@
 //! Operations on single elements and whole samples.
 
 mod cpu;
+pub(crate) mod gpu;
 mod pixels;
 #[cfg(test)]
 mod tests;
@@ -9,8 +10,10 @@ mod timestep;
 pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 
-use crate::device::{Cost, Cpu, Device, Exec, Tensor};
-use crate::tensor::{DType, Shape};
+use super::embed;
+use crate::device::cpu::gemm::Activation;
+use crate::device::{Cost, Cpu, Device, Exec, Gpu, Tensor};
+use crate::tensor::Shape;
 use crate::{Error, Result};
 
 /// A new tensor of `shape`, announced as `op`, and its values if the pass is running. `reads` counts the elements read.
@@ -20,21 +23,24 @@ fn produce<'e>(
     shape: Shape,
     flops: usize,
     reads: usize,
-    compute: impl FnOnce(&Cpu, &mut [f32]),
+    on_cpu: impl FnOnce(&Cpu, &mut [f32]),
+    on_gpu: impl FnOnce(&Gpu, &mut Tensor<'e>) -> Result<()>,
 ) -> Result<Tensor<'e>> {
-    let mut out = exec.alloc(shape, DType::F32)?;
-    let cost = Cost { op, shape, flops: (flops * shape.len()) as u64, bytes: (4 * (reads + shape.len())) as u64 };
-    if let Some(Device::Cpu(cpu)) = exec.launch(cost) {
-        compute(cpu, out.f32_mut());
+    let mut out = exec.alloc(shape, exec.storage())?;
+    let bytes = out.dtype().size() * (reads + shape.len());
+    let running = exec.begin(Cost { op, shape, flops: (flops * shape.len()) as u64, bytes: bytes as u64 });
+    match exec.device() {
+        Device::Cpu(cpu) if running => on_cpu(cpu, out.f32_mut()),
+        Device::Cpu(_) => {}
+        Device::Gpu(gpu) => on_gpu(gpu, &mut out)?,
     }
     Ok(out)
 }
 
 /// x sigmoid(x), in a new tensor.
 pub fn silu<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
-    produce(exec, "silu", x.shape(), 4, x.shape().len(), |cpu, out| {
-        cpu::map(cpu, cpu::Silu, [x.f32()], out);
-    })
+    let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Silu, [x.f32()], out);
+    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| gpu::activate(exec, gpu, Activation::Silu, x, out))
 }
 
 /// x + y, same shapes.
@@ -42,9 +48,8 @@ pub fn add<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, y: &Tensor<'_>) -> Result<Ten
     if x.shape() != y.shape() {
         return Err(Error::shape("add", format!("{x:?} and {y:?}")));
     }
-    produce(exec, "add", x.shape(), 1, 2 * x.shape().len(), |cpu, out| {
-        cpu::map(cpu, cpu::Add, [x.f32(), y.f32()], out);
-    })
+    let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Add, [x.f32(), y.f32()], out);
+    produce(exec, "add", x.shape(), 1, 2 * x.shape().len(), on_cpu, |gpu, out| gpu::add(exec, gpu, x, y, out))
 }
 
 /// The whole batch, `times` over: `[B, ..]` -> `[times * B, ..]`.
@@ -52,8 +57,10 @@ pub fn repeat_batch<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, times: usize) -> Res
     if times == 0 || x.shape().is_empty() {
         return Err(Error::shape("repeat_batch", format!("{x:?}, {times} times")));
     }
-    produce(exec, "repeat_batch", with_batch(x, times * x.dims()[0]), 0, x.shape().len(), |_, out| {
-        out.chunks_exact_mut(x.shape().len()).for_each(|o| o.copy_from_slice(x.f32()));
+    let len = x.shape().len();
+    let on_cpu = |_: &Cpu, out: &mut [f32]| out.chunks_exact_mut(len).for_each(|o| o.copy_from_slice(x.f32()));
+    produce(exec, "repeat_batch", with_batch(x, times * x.dims()[0]), 0, len, on_cpu, |_, out| {
+        (0..times).try_for_each(|i| out.copy_part(i * len, x, 0, len))
     })
 }
 
@@ -67,10 +74,14 @@ pub fn select_positions<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, position: impl F
     if let Some(b) = (0..batch).find(|&b| position(b) >= length) {
         return Err(Error::shape(OP, format!("position {} of sample {b} of {x:?}", position(b))));
     }
-    produce(exec, OP, Shape::from([batch, width]), 0, batch * width, |_, out| {
+    let start = |b: usize| (b * length + position(b)) * width;
+    let on_cpu = |_: &Cpu, out: &mut [f32]| {
         for (b, row) in out.chunks_exact_mut(width).enumerate() {
-            row.copy_from_slice(&x.f32()[(b * length + position(b)) * width..][..width]);
+            row.copy_from_slice(&x.f32()[start(b)..][..width]);
         }
+    };
+    produce(exec, OP, Shape::from([batch, width]), 0, batch * width, on_cpu, |gpu, out| {
+        embed::gpu::select(exec, gpu, &(0..batch).map(|b| position(b) as u32).collect::<Vec<_>>(), x, out)
     })
 }
 
@@ -88,15 +99,16 @@ pub fn guidance<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, scale: f32) -> Result<Te
     if !x.dims()[0].is_multiple_of(2) || x.shape().is_empty() {
         return Err(Error::shape("guidance", format!("{x:?} is not two halves")));
     }
-    produce(exec, "guidance", with_batch(x, x.dims()[0] / 2), 3, x.shape().len(), |cpu, out| {
+    let on_cpu = |cpu: &Cpu, out: &mut [f32]| {
         let (unconditional, conditional) = x.f32().split_at(out.len());
         cpu::map(cpu, cpu::Guide { scale }, [unconditional, conditional], out);
-    })
+    };
+    let shape = with_batch(x, x.dims()[0] / 2);
+    produce(exec, "guidance", shape, 3, x.shape().len(), on_cpu, |gpu, out| gpu::guide(exec, gpu, scale, x, out))
 }
 
 /// x * factor.
 pub fn scale<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, factor: f32) -> Result<Tensor<'e>> {
-    produce(exec, "scale", x.shape(), 1, x.shape().len(), |cpu, out| {
-        cpu::map(cpu, cpu::Scale { factor }, [x.f32()], out);
-    })
+    let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Scale { factor }, [x.f32()], out);
+    produce(exec, "scale", x.shape(), 1, x.shape().len(), on_cpu, |gpu, out| gpu::scale(exec, gpu, factor, x, out))
 }

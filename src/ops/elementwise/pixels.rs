@@ -8,22 +8,36 @@ use rayon::prelude::*;
 const CHUNK: usize = 64 * 1024;
 
 /// Pixels of an image x in [-1, 1]: `255 clamp(x/2 + 1/2, 0, 1)`, rounded to the nearest integer and halves to the even one, each step
-/// in f32, as diffusers' `VaeImageProcessor` and numpy do it. NaN gives 0: look for it with [`all_finite`] first.
+/// in f32, as diffusers' `VaeImageProcessor` and numpy do it. False if a value is infinite or NaN: then the image must not be used. On
+/// a GPU the values come to the host first.
 ///
 /// # Errors
 /// If `out` has another length than x.
-pub fn to_pixels(exec: &Exec<'_>, x: &Tensor<'_>, out: &mut [u8]) -> Result<()> {
+pub fn to_pixels(exec: &Exec<'_>, x: &Tensor<'_>, out: &mut [u8]) -> Result<bool> {
     const OP: &str = "to_pixels";
     let elements = x.shape().len();
     if out.len() != elements {
         return Err(Error::shape(OP, format!("{x:?} into {} bytes", out.len())));
     }
     let cost = Cost { op: OP, shape: x.shape(), flops: 6 * elements as u64, bytes: 5 * elements as u64 };
-    if let Some(Device::Cpu(_)) = exec.launch(cost) {
-        let chunks = out.par_chunks_mut(CHUNK).zip(x.f32().par_chunks(CHUNK));
-        chunks.for_each(|(out, x)| out.iter_mut().zip(x).for_each(|(o, &x)| *o = pixel(x)));
+    if !exec.begin(cost) {
+        return Ok(true);
     }
-    Ok(())
+    match exec.device() {
+        Device::Cpu(_) => Ok(convert(x.f32(), out)),
+        Device::Gpu(_) => {
+            let mut values = vec![0.0; elements];
+            x.read_f32(&mut values)?;
+            Ok(convert(&values, out))
+        }
+    }
+}
+
+/// True if all values are finite.
+fn convert(x: &[f32], out: &mut [u8]) -> bool {
+    let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+    chunks.for_each(|(out, x)| out.iter_mut().zip(x).for_each(|(o, &x)| *o = pixel(x)));
+    all_finite(x)
 }
 
 fn pixel(x: f32) -> u8 {

@@ -1,7 +1,7 @@
 //! The sinusoidal embedding of timesteps.
 
 use super::produce;
-use crate::device::{Exec, Tensor};
+use crate::device::{Cpu, Exec, Tensor};
 use crate::{Error, Result};
 
 /// Sinusoidal embedding of `timesteps` -> `[N, dim]`; `flip` puts cosines first, `shift` is the frequency shift (diffusers' `get_timestep_embedding`).
@@ -14,7 +14,7 @@ pub fn timestep_embedding<'e>(exec: &'e Exec<'_>, timesteps: &[f32], dim: usize,
     if timesteps.is_empty() || half == 0 || half as f32 <= shift {
         return Err(Error::shape(OP, format!("{} timesteps, {dim} channels, shift {shift}", timesteps.len())));
     }
-    produce(exec, OP, [timesteps.len(), dim].into(), 4, timesteps.len(), |_, out| {
+    let compute = |out: &mut [f32]| {
         let (sine, cosine) = if flip { (half, 0) } else { (0, half) };
         for (out, &t) in out.chunks_exact_mut(dim).zip(timesteps) {
             out.fill(0.0);
@@ -25,5 +25,13 @@ pub fn timestep_embedding<'e>(exec: &'e Exec<'_>, timesteps: &[f32], dim: usize,
                 out[cosine + i] = f64::from(angle).cos() as f32;
             }
         }
+    };
+    // A few thousand numbers, once before the loop: made on the host for a GPU too.
+    let shape = [timesteps.len(), dim].into();
+    let on_cpu = |_: &Cpu, out: &mut [f32]| compute(out);
+    produce(exec, OP, shape, 4, timesteps.len(), on_cpu, |_, out| {
+        let mut values = vec![0.0; timesteps.len() * dim];
+        compute(&mut values);
+        out.write_f32(&values)
     })
 }

@@ -1,7 +1,9 @@
 //! Token and position embeddings.
 
+pub(crate) mod gpu;
+
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
-use crate::tensor::{DType, HostTensor};
+use crate::tensor::HostTensor;
 use crate::{Error, Result};
 
 /// A token table `[V, C]` and a position table `[P, C]`.
@@ -29,9 +31,14 @@ impl Embedding {
         };
         let tables = match tokens.is_declared() || positions.is_declared() {
             true => None,
-            false => Some([Buffer::of(device, &tokens)?, Buffer::of(device, &positions)?]),
+            false => Some([Buffer::of(device, &tokens, device.storage())?, Buffer::of(device, &positions, device.storage())?]),
         };
         Ok(Embedding { vocabulary, positions: length, width, tables })
+    }
+
+    fn tables(&self) -> Result<&[Buffer; 2]> {
+        let declared = || Error::Internal { op: OP, message: "run with tables that were only declared".into() };
+        self.tables.as_ref().ok_or_else(declared)
     }
 }
 
@@ -46,12 +53,14 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Error::shape(OP, format!("token {id} is outside the table of {vocabulary}")));
     }
-    let mut out = exec.alloc([ids.len() / length, length, width], DType::F32)?;
+    let mut out = exec.alloc([ids.len() / length, length, width], exec.storage())?;
     let elements = (ids.len() * width) as u64;
-    if let Some(Device::Cpu(_)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: elements, bytes: 12 * elements }) {
-        let Some([tokens, positions]) = &embedding.tables else {
-            return Err(Error::Internal { op: OP, message: "run with tables that were only declared".into() });
-        };
+    let bytes = 3 * out.dtype().size() as u64 * elements;
+    let running = exec.begin(Cost { op: OP, shape: out.shape(), flops: elements, bytes });
+    if let Device::Gpu(gpu) = exec.device() {
+        gpu::embed(exec, gpu, embedding, ids, &mut out)?;
+    } else if running {
+        let [tokens, positions] = embedding.tables()?;
         let row = |row: usize| row * width..(row + 1) * width;
         for (i, out) in out.f32_mut().chunks_exact_mut(width).enumerate() {
             let token = &tokens.f32()[row(ids[i] as usize)];
@@ -66,31 +75,34 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
 mod tests {
     use super::*;
     use crate::device::{Arena, Plan};
-    use crate::ops::testing::{assert_shape_error, bytes, devices, keep, noise, run, try_run, weight};
+    use crate::ops::testing::{assert_shape_error, bytes, cpus, devices, keep, label, noise, run, stored, try_run, weight};
 
     #[test]
     fn rows_of_both_tables_are_added() {
-        let (tokens, positions) = (noise(1, 9 * 5), noise(2, 4 * 5));
         let ids = [8, 0, 3, 3, 1, 8];
-        for device in devices() {
+        // Rows that are no vectors, and rows that are.
+        for (device, width) in devices().into_iter().flat_map(|device| [(device.clone(), 5), (device, 1000)]) {
+            let (tokens, positions) = (stored(&device, &noise(1, 9 * width)), stored(&device, &noise(2, 4 * width)));
             let (t, p) = (bytes(&tokens), bytes(&positions));
-            let embedding = Embedding::prepare(&device, weight("t", &[9, 5], Some(&t)), weight("p", &[4, 5], Some(&p))).unwrap();
+            let [t, p] = [weight("t", &[9, width], Some(&t)), weight("p", &[4, width], Some(&p))];
+            let embedding = Embedding::prepare(&device, t, p).unwrap();
             let out = run(&device, |exec, out| {
                 let y = embed(exec, &embedding, &ids, 3)?;
-                assert_eq!(y.dims(), [2, 3, 5]);
-                keep(&y, exec, out);
-                Ok(())
+                assert_eq!(y.dims(), [2, 3, width]);
+                keep(&y, out)
             });
-            for (i, y) in out.iter().enumerate() {
-                let (c, t) = (i % 5, i / 5);
-                assert_eq!(*y, tokens[ids[t] as usize * 5 + c] + positions[t % 3 * 5 + c], "{i}");
-            }
+            let sum = |i: usize| {
+                let (c, t) = (i % width, i / width);
+                tokens[ids[t] as usize * width + c] + positions[t % 3 * width + c]
+            };
+            let expected: Vec<f32> = (0..6 * width).map(sum).collect();
+            assert!(out == stored(&device, &expected), "{width} on {}", label(&device));
         }
     }
 
     #[test]
     fn misfits_are_refused() {
-        let device = &devices()[0];
+        let device = &cpus()[0];
         let table = |rows, width| weight("table", &[rows, width], None);
         assert_shape_error(Embedding::prepare(device, table(9, 5), table(4, 6)), "one width");
         let embedding = Embedding::prepare(device, table(9, 5), table(4, 5)).unwrap();
@@ -107,13 +119,15 @@ mod tests {
 
     #[test]
     fn declared_tables_take_no_memory_and_are_recorded_but_not_run() {
-        let device = &devices()[0];
-        // More than any machine has: a configuration may claim it.
-        let table = |rows| weight("table", &[rows, 1 << 20], None);
-        let embedding = Embedding::prepare(device, table(1 << 40), table(4)).unwrap();
-        let plan = Plan::record(device, |exec| embed(exec, &embedding, &[1, 2], 2).map(drop)).unwrap();
-        assert_eq!(plan.bytes(), 2 * (1 << 20) * 4);
-        let run = Arena::new().run(device, &plan, |exec| embed(exec, &embedding, &[1, 2], 2).map(drop));
-        assert!(matches!(run, Err(Error::Internal { .. })), "{run:?}");
+        for device in &devices() {
+            // More than any machine has: a configuration may claim it.
+            let table = |rows| weight("table", &[rows, 1 << 20], None);
+            let embedding = Embedding::prepare(device, table(1 << 40), table(4)).unwrap();
+            let plan = Plan::record(device, |exec| embed(exec, &embedding, &[1, 2], 2).map(drop)).unwrap();
+            let ids = if matches!(device, Device::Cpu(_)) { 0 } else { 256 };
+            assert_eq!(plan.bytes(), 2 * (1 << 20) * device.storage().size() + ids);
+            let run = Arena::new().run(device, &plan, |exec| embed(exec, &embedding, &[1, 2], 2).map(drop));
+            assert!(matches!(run, Err(Error::Internal { .. })), "{run:?}");
+        }
     }
 }

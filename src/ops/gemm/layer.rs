@@ -1,16 +1,32 @@
 //! What linear layers and convolutions hold: packed weights and a bias.
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Weights, Window, product};
-use crate::device::{Cpu, Device, Precision};
-use crate::tensor::HostTensor;
+use crate::device::{Buffer, Cpu, Device, Exec, Precision};
+use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 
 /// Weights in the layout of the device, with a bias; or only their extents, if the tensors were declared without data.
 #[derive(Debug)]
 pub(crate) struct Packed {
     layout: Layout,
-    precision: Precision,
-    weights: Option<Weights>,
+    /// Type of a weight.
+    dtype: DType,
+    weights: Option<Held>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Cpu(Weights),
+    Gpu(Matrix),
+}
+
+/// What a GPU multiplies with.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    /// `[columns, channels]`, in the storage type.
+    pub weight: Buffer,
+    /// `[columns]`, f32.
+    pub bias: Buffer,
 }
 
 impl Packed {
@@ -30,8 +46,9 @@ impl Packed {
             }
         }
         let declared = parts.iter().any(|(w, b)| w.bytes.is_none() || b.as_ref().is_some_and(|b| b.bytes.is_none()));
+        let dtype = device.operands(precision);
         if declared {
-            return Ok(Packed { layout, precision, weights: None });
+            return Ok(Packed { layout, dtype, weights: None });
         }
         let mut bias = vec![0.0; layout.columns()];
         let mut first = 0;
@@ -42,16 +59,22 @@ impl Packed {
             }
             first += rows;
         }
-        let Device::Cpu(cpu) = device;
-        let weights = Weights::pack(cpu, precision, layout, &bias, |mut output, out| {
-            for (weight, _) in parts {
-                if output < weight.shape[0] {
-                    return weight.copy_f32(output * row, out);
+        let weights = match device {
+            Device::Cpu(cpu) => Held::Cpu(Weights::pack(cpu, precision, layout, &bias, |mut output, out| {
+                for (weight, _) in parts {
+                    if output < weight.shape[0] {
+                        return weight.copy_f32(output * row, out);
+                    }
+                    output -= weight.shape[0];
                 }
-                output -= weight.shape[0];
+            })?),
+            Device::Gpu(_) => {
+                let matrices: Vec<&HostTensor<'_>> = parts.iter().map(|(weight, _)| weight).collect();
+                let weight = Buffer::stacked(device, [layout.columns(), row], dtype, &matrices)?;
+                Held::Gpu(Matrix { weight, bias: Buffer::from_f32(device, [layout.columns()], DType::F32, &bias)? })
             }
-        })?;
-        Ok(Packed { layout, precision, weights: Some(weights) })
+        };
+        Ok(Packed { layout, dtype, weights: Some(weights) })
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -60,11 +83,7 @@ impl Packed {
 
     /// Bytes of the weights and the bias that a product reads, without padding.
     pub(crate) fn bytes(&self) -> u64 {
-        let element = match self.precision {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
-        };
-        (self.layout.elements() * element + self.layout.columns() * 4) as u64
+        (self.layout.elements() * self.dtype.size() + self.layout.columns() * 4) as u64
     }
 
     /// The product with the bias of the layer and whatever else `epilogue` holds.
@@ -76,10 +95,25 @@ impl Packed {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) -> Result<()> {
-        let Some(weights) = &self.weights else {
-            return Err(Error::Internal { op: "layer", message: "run with weights that were only declared".into() });
-        };
-        product(cpu, weights, input, window, &epilogue, out);
+        match &self.weights {
+            Some(Held::Cpu(weights)) => product(cpu, weights, input, window, &epilogue, out),
+            Some(Held::Gpu(_)) => return Err(Error::Internal { op: "layer", message: "weights of a GPU on a CPU".into() }),
+            None => return Err(declared()),
+        }
         Ok(())
     }
+
+    /// What a GPU multiplies with; none while a layer is recorded that was only declared.
+    pub(crate) fn matrix(&self, exec: &Exec<'_>) -> Result<Option<&Matrix>> {
+        match &self.weights {
+            Some(Held::Gpu(matrix)) => Ok(Some(matrix)),
+            Some(Held::Cpu(_)) => Err(Error::Internal { op: "layer", message: "weights of a CPU on a GPU".into() }),
+            None if exec.is_running() => Err(declared()),
+            None => Ok(None),
+        }
+    }
+}
+
+fn declared() -> Error {
+    Error::Internal { op: "layer", message: "run with weights that were only declared".into() }
 }

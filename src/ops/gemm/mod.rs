@@ -1,8 +1,9 @@
 //! Matrix products with fused epilogues: `y = act(x W^T + b) + residual`.
 //!
-//! x `[M, I]`, W `[O, I]`, y `[M, O]`, f32 in memory. 2 M O I floating-point operations; M I + O I + M O elements read or written once.
+//! x `[M, I]`, W `[O, I]`, y `[M, O]`; f32 in memory on a CPU, on a GPU the storage type, but for the bias. 2 M O I floating-point operations; M I + O I + M O elements read or written once.
 
 mod cases;
+mod gpu;
 mod layer;
 
 pub use crate::device::cpu::gemm::Activation;
@@ -11,7 +12,7 @@ pub(crate) use layer::Packed;
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Window};
 use crate::device::{Cost, Device, Exec, Precision, Tensor};
-use crate::tensor::{DType, HostTensor, Shape};
+use crate::tensor::{HostTensor, Shape};
 use crate::{Error, Result};
 
 /// A linear layer in the layout of the device.
@@ -101,19 +102,25 @@ pub fn linear<'e>(
     if let Some(r) = residual.filter(|r| r.shape() != shape) {
         return Err(Error::shape("linear", format!("the residual is {:?}, the result {shape:?}", r.shape())));
     }
-    let mut out = exec.alloc(shape, DType::F32)?;
+    let mut out = exec.alloc(shape, exec.storage())?;
     let elements = x.shape().len() + shape.len() + residual.map_or(0, |r| r.shape().len());
     let cost = Cost {
         op: "linear",
         shape,
         flops: 2 * (shape.rows() * layout.elements()) as u64,
-        bytes: 4 * elements as u64 + layer.packed.bytes(),
+        bytes: (out.dtype().size() * elements) as u64 + layer.packed.bytes(),
     };
-    let Some(Device::Cpu(cpu)) = exec.launch(cost) else { return Ok(out) };
-    let input =
-        Input { x: x.f32(), channels: layout.channels, skip: None, batch: 1, height: 1, width: shape.rows(), upsample: None };
-    let epilogue = Epilogue { channel_bias: None, activation, residual: residual.map(|r| r.f32()) };
-    layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
+    let running = exec.begin(cost);
+    match exec.device() {
+        Device::Cpu(cpu) if running => {
+            let (channels, width) = (layout.channels, shape.rows());
+            let input = Input { x: x.f32(), channels, skip: None, batch: 1, height: 1, width, upsample: None };
+            let epilogue = Epilogue { channel_bias: None, activation, residual: residual.map(|r| r.f32()) };
+            layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
+        }
+        Device::Cpu(_) => {}
+        Device::Gpu(gpu) => gpu::linear(exec, gpu, &layer.packed, x, activation, residual, &mut out)?,
+    }
     Ok(out)
 }
 

@@ -3,9 +3,8 @@
 use crate::Result;
 use crate::device::cpu::Isa;
 use crate::device::{Arena, Cpu, Device, Exec, Plan, Precision, Tensor};
-pub(crate) use crate::ops::testing::{assert_shape_error, noise};
+pub(crate) use crate::ops::testing::{assert_shape_error, gpus, label, noise, round_to, stored};
 use crate::tensor::{DType, HostTensor};
-use half::bf16;
 
 /// Integers from -4 to 4: their sums are exact, in any order, in f32 and in bf16.
 pub(crate) fn integers(seed: u64, len: usize) -> Vec<f32> {
@@ -16,8 +15,13 @@ pub(crate) fn host<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {
     HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
 }
 
-/// A device for each instruction set of this machine, with different numbers of threads.
+/// Those, and the GPUs.
 pub(crate) fn devices() -> Vec<Device> {
+    cpus().into_iter().chain(gpus()).collect()
+}
+
+/// A device for each instruction set of this machine, with different numbers of threads.
+pub(crate) fn cpus() -> Vec<Device> {
     let mut devices = vec![Device::cpu(1).unwrap()];
     for (isa, threads) in [(Isa::Portable, 2), (Isa::Avx2, 3), (Isa::Avx512, 2), (Isa::Avx512Bf16, 5)] {
         if isa <= Isa::detect() {
@@ -29,9 +33,8 @@ pub(crate) fn devices() -> Vec<Device> {
 
 /// The precisions that `device` computes in.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
-    let Device::Cpu(cpu) = device;
-    match cpu.isa() {
-        Isa::Avx512Bf16 => vec![Precision::F32, Precision::Bf16],
+    match device {
+        Device::Cpu(cpu) if cpu.isa() == Isa::Avx512Bf16 => vec![Precision::F32, Precision::Bf16],
         _ => vec![Precision::F32],
     }
 }
@@ -39,20 +42,19 @@ pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
 /// Records and runs `pass` in memory that is full of NaN, and returns the values of its result.
 pub(crate) fn run(device: &Device, pass: impl for<'e> Fn(&'e Exec<'_>) -> Result<Tensor<'e>> + Sync) -> Result<Vec<f32>> {
     let plan = Plan::record(device, |e| pass(e).map(drop))?;
-    let spoil = |e: &Exec<'_>| -> Result<()> {
-        let mut all = e.alloc([plan.bytes() / 4], DType::F32)?;
-        if e.is_running() {
-            all.f32_mut().fill(f32::NAN);
-        }
-        Ok(())
-    };
+    let spoil = |e: &Exec<'_>| -> Result<()> { e.alloc([plan.bytes() / 4], DType::F32)?.fill_bytes(0xFF) };
     let mut arena = Arena::new();
-    arena.reserve(&plan)?;
+    arena.reserve(device, &plan)?;
     arena.run(device, &Plan::record(device, spoil)?, spoil)?;
-    arena.run(device, &plan, |e| pass(e).map(|t| t.f32().to_vec()))
+    arena.run(device, &plan, |e| {
+        let result = pass(e)?;
+        let mut values = vec![f32::NAN; result.shape().len()];
+        result.read_f32(&mut values)?;
+        Ok(values)
+    })
 }
 
-/// A sum of products, exactly (operands rounded as `precision` does) and as a plain loop in f32 computes it.
+/// A sum of products, exactly (operands rounded to their type) and as a plain loop in f32 computes it.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Sum {
     pub(crate) exact: f64,
@@ -60,11 +62,8 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    pub(crate) fn of(precision: Precision, products: impl Iterator<Item = (f32, f32)>) -> Sum {
-        let round = |x: f32| match precision {
-            Precision::F32 => x,
-            Precision::Bf16 => bf16::from_f32(x).to_f32(),
-        };
+    pub(crate) fn of(operands: DType, products: impl Iterator<Item = (f32, f32)>) -> Sum {
+        let round = |x: f32| round_to(operands, x);
         products.fold(Sum::default(), |sum, (a, b)| {
             let (a, b) = (round(a), round(b));
             Sum { exact: sum.exact + f64::from(a) * f64::from(b), plain: sum.plain + a * b }
@@ -81,15 +80,9 @@ impl Sum {
 }
 
 /// The largest error is at most twice that of the plain loop, plus one rounding of the largest value.
-pub(crate) fn assert_close(found: &[f32], sums: &[Sum], what: &str) {
-    assert_eq!(found.len(), sums.len(), "{what}: length");
-    let largest = |errors: &mut dyn Iterator<Item = f64>| errors.fold(0.0, f64::max);
-    let plain = largest(&mut sums.iter().map(|s| (f64::from(s.plain) - s.exact).abs()));
-    let rounding = largest(&mut sums.iter().map(|s| s.exact.abs())) * f64::from(f32::EPSILON) / 2.0;
-    for (i, (y, s)) in found.iter().zip(sums).enumerate() {
-        let error = (f64::from(*y) - s.exact).abs();
-        assert!(error <= 2.0 * plain + rounding, "{what}: {y} at {i} is off {} by {error:e}, a plain loop by {plain:e}", s.exact);
-    }
+pub(crate) fn assert_close(device: &Device, found: &[f32], sums: &[Sum], what: &str) {
+    let (plain, exact): (Vec<f32>, Vec<f64>) = sums.iter().map(|s| (s.plain, s.exact)).unzip();
+    crate::ops::testing::assert_close(device, what, found, &plain, &exact);
 }
 
 /// Equal, element by element; a NaN never is.

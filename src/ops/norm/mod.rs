@@ -1,11 +1,12 @@
 //! Group norm (channels-last, optionally with SiLU) and layer norm. Statistics in f32, always in the same order.
 
 mod cpu;
+mod gpu;
 #[cfg(test)]
 mod tests;
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
-use crate::tensor::{DType, HostTensor, Shape};
+use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 
 /// Scale and shift of a normalisation.
@@ -29,7 +30,8 @@ impl Norm {
         if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(Error::shape("norm", format!("`{}`: {channels} channels in {groups} groups", weight.name)));
         }
-        Ok(Norm { groups, eps, weight: to_buffer(device, &weight), bias: to_buffer(device, &bias) })
+        let [weight, bias] = [Buffer::of(device, &weight, DType::F32)?, Buffer::of(device, &bias, DType::F32)?];
+        Ok(Norm { groups, eps, weight, bias })
     }
 
     /// Number of channels.
@@ -65,16 +67,24 @@ pub fn group_norm<'e>(
     if channels != norm.channels() || x.shape().is_empty() {
         return Err(Error::shape(OP, format!("{channels} channels of {x:?} for a norm of {}", norm.channels())));
     }
-    let mut out = exec.alloc([batch, height, width, channels], DType::F32)?;
-    let elements = out.shape().len() as u64;
-    let cost = Cost { op: OP, shape: out.shape(), flops: elements * if silu { 10 } else { 6 }, bytes: 12 * elements };
-    let chunks = cpu::chunks(height * width, channels);
-    let mut sums = exec.alloc([batch, chunks, 2 * channels], DType::F32)?;
-    let mut lines = exec.alloc([batch, 3 * channels], DType::F32)?;
-    if let Some(Device::Cpu(cpu)) = exec.launch(cost) {
-        let skip = skip.map_or(&[][..], |skip| skip.f32());
-        let input = cpu::Input { x: x.f32(), skip, x_channels, channels, positions: height * width };
-        cpu::group_norm(cpu, norm, input, silu, sums.f32_mut(), lines.f32_mut(), out.f32_mut());
+    let mut out = exec.alloc([batch, height, width, channels], exec.storage())?;
+    let (elements, size) = (out.shape().len() as u64, out.dtype().size() as u64);
+    let cost = Cost { op: OP, shape: out.shape(), flops: elements * if silu { 10 } else { 6 }, bytes: 3 * size * elements };
+    match exec.device() {
+        Device::Cpu(cpu) => {
+            let chunks = cpu::chunks(height * width, channels);
+            let mut sums = exec.alloc([batch, chunks, 2 * channels], DType::F32)?;
+            let mut lines = exec.alloc([batch, 3 * channels], DType::F32)?;
+            if exec.begin(cost) {
+                let skip = skip.map_or(&[][..], |skip| skip.f32());
+                let input = cpu::Input { x: x.f32(), skip, x_channels, channels, positions: height * width };
+                cpu::group_norm(cpu, norm, input, silu, sums.f32_mut(), lines.f32_mut(), out.f32_mut());
+            }
+        }
+        Device::Gpu(gpu) => {
+            exec.begin(cost);
+            gpu::group_norm(exec, gpu, norm, x, skip, silu, &mut out)?;
+        }
     }
     Ok(out)
 }
@@ -88,19 +98,13 @@ pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result
     if x.shape().last() != norm.channels() || norm.groups != 1 {
         return Err(Error::shape(OP, format!("{x:?} for a norm of {} channels in {} groups", norm.channels(), norm.groups)));
     }
-    let mut out = exec.alloc(x.shape(), DType::F32)?;
-    let elements = out.shape().len() as u64;
-    if let Some(Device::Cpu(cpu)) = exec.launch(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 8 * elements }) {
-        cpu::layer_norm(cpu, norm, x.f32(), out.f32_mut());
+    let mut out = exec.alloc(x.shape(), exec.storage())?;
+    let (elements, size) = (out.shape().len() as u64, out.dtype().size() as u64);
+    let running = exec.begin(Cost { op: OP, shape: out.shape(), flops: 6 * elements, bytes: 2 * size * elements });
+    match exec.device() {
+        Device::Cpu(cpu) if running => cpu::layer_norm(cpu, norm, x.f32(), out.f32_mut()),
+        Device::Cpu(_) => {}
+        Device::Gpu(gpu) => gpu::layer_norm(exec, gpu, norm, x, &mut out)?,
     }
     Ok(out)
-}
-
-/// The values of a checkpoint tensor in f32; zeros if it is only declared.
-pub(super) fn to_buffer(device: &Device, tensor: &HostTensor<'_>) -> Buffer {
-    let mut buffer = Buffer::zeros(device, Shape::new(&tensor.shape), DType::F32);
-    if tensor.bytes.is_some() {
-        tensor.copy_f32(0, buffer.f32_mut());
-    }
-    buffer
 }

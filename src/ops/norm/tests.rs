@@ -1,6 +1,8 @@
 use super::*;
 use crate::device::Plan;
-use crate::ops::testing::{assert_close, assert_shape_error, bytes, devices, keep, noise, run, try_run, weight};
+use crate::ops::testing::{
+    assert_close, assert_shape_error, bytes, devices, gpus, keep, label, noise, run, stored, try_run, weight,
+};
 
 /// A group norm of seeded values.
 #[derive(Clone)]
@@ -53,10 +55,7 @@ impl Input {
 
     fn run(&self, device: &Device) -> Vec<f32> {
         let norm = self.norm(device).unwrap();
-        run(device, |exec, out| {
-            keep(&self.pass(exec, &norm)?, exec, out);
-            Ok(())
-        })
+        run(device, |exec, out| keep(&self.pass(exec, &norm)?, out))
     }
 
     /// The concatenated input.
@@ -89,15 +88,15 @@ fn check(input: &Input, what: &str) {
     let channels = input.channels();
     let per_sample = input.size[0] * input.size[1] * channels;
     let set = |i: usize| (i / per_sample * input.groups + i % channels / (channels / input.groups), i % channels);
-    let x = input.joined();
-    let exact = formula!(f64, &x, input.weight, input.bias, input.eps, input.silu, set);
-    let plain = formula!(f32, &x, input.weight, input.bias, input.eps, input.silu, set);
     for device in devices() {
-        assert_close(&format!("{what} on {}", device.describe()), &input.run(&device), &plain, &exact, 24);
+        let x = stored(&device, &input.joined());
+        let exact = formula!(f64, &x, input.weight, input.bias, input.eps, input.silu, set);
+        let plain = formula!(f32, &x, input.weight, input.bias, input.eps, input.silu, set);
+        assert_close(&device, what, &input.run(&device), &plain, &exact);
     }
 }
 
-/// One position, chunk edges, channels that fill no vector, groups of one channel, skip connections of every width.
+/// One position, chunk edges, many chunks, channels that fill no vector, groups of one channel, skip connections of every width.
 #[test]
 fn group_norm_follows_the_formula_at_odd_sizes() {
     for (batch, size, x, skip, groups) in [
@@ -111,6 +110,7 @@ fn group_norm_follows_the_formula_at_odd_sizes() {
         (2, [3, 5], 17, 15, 8),
         (1, [3, 3], 1280, 640, 32),
         (1, [40, 41], 13, 0, 13),
+        (2, [30, 31], 72, 56, 16),
     ] {
         let mut input = Input::noise(batch, size, x, skip, groups);
         let what = format!("{batch} x {size:?} x ({x} + {skip}) in {groups}");
@@ -143,32 +143,34 @@ fn units_and_constants_are_exact() {
     }
     for device in devices() {
         for ((i, y), x) in input.run(&device).into_iter().enumerate().zip(input.joined()) {
-            assert_eq!(y, x * input.weight[i % 16] + input.bias[i % 16], "{i}");
+            assert_eq!(y, x * input.weight[i % 16] + input.bias[i % 16], "{i} on {}", label(&device));
         }
     }
     (input.eps, input.x.1) = (1e-6, vec![0.3; input.x.1.len()]);
     for device in devices() {
         let out = input.run(&device);
         let constant = out.iter().enumerate().filter(|(i, _)| i % 16 < 12);
-        constant.for_each(|(i, y)| assert_eq!(*y, input.bias[i % 16], "{i}"));
+        constant.for_each(|(i, y)| assert_eq!(*y, input.bias[i % 16], "{i} on {}", label(&device)));
     }
 }
 
 #[test]
 fn bits_of_a_sample_depend_on_it_alone() {
     let batch = Input::noise(3, [17, 19], 40, 24, 8);
-    let whole = batch.run(&Device::cpu(3).unwrap());
-    for sample in 0..3 {
-        let mut single = Input { batch: 1, ..batch.clone() };
-        let part = |values: &[f32]| values.chunks_exact(values.len() / 3).nth(sample).unwrap().to_vec();
-        single.x.1 = part(&batch.x.1);
-        single.skip = batch.skip.as_ref().map(|(channels, values)| (*channels, part(values)));
-        for threads in [1, 4] {
-            let alone = single.run(&Device::cpu(threads).unwrap());
-            assert!(
-                alone.iter().zip(part(&whole)).all(|(a, b)| a.to_bits() == b.to_bits()),
-                "sample {sample}, {threads} threads"
-            );
+    let cpu = |threads| Device::cpu(threads).unwrap();
+    for (one, others) in
+        [(cpu(3), vec![cpu(1), cpu(4)])].into_iter().chain(gpus().into_iter().map(|gpu| (gpu.clone(), vec![gpu])))
+    {
+        let whole = batch.run(&one);
+        for sample in 0..3 {
+            let mut single = Input { batch: 1, ..batch.clone() };
+            let part = |values: &[f32]| values.chunks_exact(values.len() / 3).nth(sample).unwrap().to_vec();
+            single.x.1 = part(&batch.x.1);
+            single.skip = batch.skip.as_ref().map(|(channels, values)| (*channels, part(values)));
+            for other in &others {
+                let (alone, part) = (single.run(other), part(&whole));
+                assert!(alone.iter().zip(part).all(|(a, b)| a.to_bits() == b.to_bits()), "sample {sample} on {}", label(other));
+            }
         }
     }
 }
@@ -180,17 +182,15 @@ fn layer_norm_follows_the_formula_at_odd_sizes() {
             let (w, b) = (noise(3, channels), noise(4, channels));
             let x: Vec<f32> = noise(1, rows * channels).iter().map(|x| x + shift).collect();
             let set = |i: usize| (i / channels, i % channels);
-            let exact = formula!(f64, &x, w, b, 1e-5f32, false, set);
-            let plain = formula!(f32, &x, w, b, 1e-5f32, false, set);
             for device in devices() {
+                let x = stored(&device, &x);
+                let exact = formula!(f64, &x, w, b, 1e-5f32, false, set);
+                let plain = formula!(f32, &x, w, b, 1e-5f32, false, set);
                 let (w, b) = (bytes(&w), bytes(&b));
                 let shape = [channels];
                 let norm = Norm::prepare(&device, 1, 1e-5, weight("w", &shape, Some(&w)), weight("b", &shape, Some(&b))).unwrap();
-                let out = run(&device, |exec, out| {
-                    keep(&layer_norm(exec, &norm, &exec.input([1, rows, channels], &x)?)?, exec, out);
-                    Ok(())
-                });
-                assert_close(&format!("{rows} x {channels} + {shift} on {}", device.describe()), &out, &plain, &exact, 24);
+                let out = run(&device, |exec, out| keep(&layer_norm(exec, &norm, &exec.input([1, rows, channels], &x)?)?, out));
+                assert_close(&device, &format!("{rows} x {channels} + {shift}"), &out, &plain, &exact);
             }
         }
     }
@@ -202,7 +202,7 @@ fn nan_spreads_over_its_group_only() {
     input.x.1[5] = f32::NAN;
     for device in devices() {
         for (i, y) in input.run(&device).iter().enumerate() {
-            assert_eq!(y.is_nan(), i < 12 * 8 && i % 8 >= 4, "{i}");
+            assert_eq!(y.is_nan(), i < 12 * 8 && i % 8 >= 4, "{i} on {}", label(&device));
         }
     }
 }

@@ -1,5 +1,9 @@
 //! What a launch did, counted: instructions by class, tensor operations, global-memory sectors, shared-memory bank conflicts.
 
+pub mod chip;
+pub mod profile;
+pub mod roofline;
+
 /// Class of an instruction: which unit of a multiprocessor executes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {

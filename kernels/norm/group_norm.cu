@@ -1,0 +1,275 @@
+// y = (x - mean) / sqrt(variance + eps) weight + bias, then x sigmoid(x) if asked for; mean and variance over the channels of a
+// group at all positions of a sample (Wu & He 2018). Reference: src/ops/norm.
+//
+//   x [B, P, X], skip [B, P, S] (null if S = 0), y [B, P, C]   f16 or bf16, channels last: C = X + S, those of x first, P = H W
+//   weight, bias [C]                                           f32
+//   statistics [B, G, chunks, 2]                               f32: of a group in a chunk, mean and sum of squares about it
+// Two launches. `statistics` cuts the positions of a sample into chunks, one block each, so that a batch of one fills the GPU;
+// `apply` merges the chunks of its sample (Chan, Golub & LeVeque 1979), which costs 8 G chunks bytes out of L2 a block, and
+// writes y. y must overlap nothing.
+//
+// Within a chunk every channel is summed relative to its value at the first position of the chunk, so that a mean far from zero
+// costs no precision. The order of sums depends on P, C and the chunks alone. So take the chunks from P and C, and nothing but
+// the blocks of `apply` from B:
+//   chunks = min(64, ceil(P C / 16384)), chunk = ceil(P / chunks), then chunks = ceil(P / chunk)
+//   block_positions: whatever gives some 4 blocks an SM, but at least 16384 / C
+//
+// Entries                                   threads   grid                               dynamic shared bytes (and static)
+//   group_norm_statistics_{f16,bf16}          320     (chunks, B)                        8 C (20480; `any` 2560)
+//   group_norm_apply_{f16,bf16}               320     (ceil(P / block_positions), B)     8 G
+//   group_norm_{statistics,apply}_any_{f16,bf16}      the same
+// The first two need X and S to be multiples of 8 and all pointers of 16 bytes; `any` reads element by element.
+// At most 64 registers, so 3 blocks an SM. 320 threads are 8, 4, 2, 1 rows of SD's 320, 640, 1280, 2560 channels.
+//
+// Moves 6 bytes an element (statistics read 2, apply 2 and 2) for about 3 FLOP and 3, with SiLU 9: memory binds, in L2 where x
+// has just been written and fits. Predicted: 0.85 of the copy bandwidth for large P. Measured: not yet.
+//
+// Ladder
+//   Chunks of positions, not a block for each group: a group of 10 channels is 20 bytes of every row, no sector. Predicted.
+//   Merging in `apply`, not in a launch of its own: with at most 64 chunks it reads at most 16 KB of L2 a block; a launch costs a
+//     microsecond 61 times a step. Predicted.
+#include "../common.cuh"
+#include "../elementwise/activation.cuh"
+
+constexpr int THREADS = 320;
+constexpr int WARPS = THREADS / WARP;
+constexpr int BLOCKS = 3;  // of an SM, so at most 64 registers
+// Loads of a thread under way at once. Four in `apply` do not fit its registers.
+constexpr int STATISTICS_BATCH = 4, APPLY_BATCH = 2;
+
+struct GroupNormParams {
+    uint32_t positions;        // P
+    uint32_t x_channels;       // X
+    uint32_t skip_channels;    // S
+    uint32_t groups;           // G, a divisor of C
+    uint32_t chunk;            // positions in a chunk
+    uint32_t chunks;           // ceil(P / chunk)
+    uint32_t block_positions;  // positions of a block of `apply`
+    uint32_t silu;             // 0 or 1
+    float eps;
+};
+
+// Of `statistics`, for vectors of N channels; behind it the dynamic part, a Channel for each.
+template <int N>
+struct StatisticsShared {
+    float sums[N][THREADS];  // of one slab of channels, by thread
+    float squares[N][THREADS];
+};
+struct Channel {
+    float mean, squares;  // Sum of squared differences from the mean.
+};
+// Of `apply`, all of it dynamic: one for each group.
+struct Group {
+    float mean, factor;  // 1 / sqrt(variance + eps)
+};
+
+extern __shared__ float2 group_norm_shared[];
+
+// One vector of channels of a sample, in x or in skip.
+template <typename T>
+struct Column {
+    const T* start;   // position 0
+    uint32_t stride;  // elements from one position to the next
+
+    __device__ const T* position(uint32_t position) const { return start + static_cast<uint64_t>(position) * stride; }
+};
+
+template <typename T>
+__device__ inline Column<T> column(const T* x, const T* skip, const GroupNormParams& p, uint32_t channel) {
+    const bool in_x = channel < p.x_channels;
+    const uint32_t stride = in_x ? p.x_channels : p.skip_channels;
+    const uint64_t sample = static_cast<uint64_t>(blockIdx.y) * p.positions * stride;
+    return {(in_x ? x + channel : skip + (channel - p.x_channels)) + sample, stride};
+}
+
+// Threads of a block side by side over a slab of at most THREADS vectors of channels, and over positions with what is left.
+struct Place {
+    uint32_t vectors;  // of the slab
+    uint32_t rows;     // positions at once
+    uint32_t vector, row;
+    bool active;
+
+    __device__ Place(uint32_t first, uint32_t end) {
+        vectors = min(end - first, static_cast<uint32_t>(THREADS));
+        rows = THREADS / vectors;
+        vector = first + threadIdx.x % vectors;
+        row = threadIdx.x / vectors;
+        active = row < rows;
+    }
+};
+
+// ---- Statistics of a chunk ------------------------------------------------------------------------------------------
+
+// Sums of x - origin and its square over the positions of this thread.
+template <typename T, int N>
+__device__ inline void sum_positions(const Column<T>& from, uint32_t first, uint32_t end, const Place& place, float (&sums)[N],
+                                     float (&squares)[N]) {
+    float origin[N];
+    load(from.position(first), origin);
+    for (uint32_t position = first + place.row; position < end; position += STATISTICS_BATCH * place.rows) {
+        typename Stored<T, N>::Type stored[STATISTICS_BATCH];
+#pragma unroll
+        for (int k = 0; k < STATISTICS_BATCH; ++k) {
+            if (position + k * place.rows < end) stored[k] = read<T, N>(from.position(position + k * place.rows));
+        }
+#pragma unroll
+        for (int k = 0; k < STATISTICS_BATCH; ++k) {
+            if (position + k * place.rows >= end) break;
+            float x[N];
+            unpack(stored[k], x, T{});
+#pragma unroll
+            for (int i = 0; i < N; ++i) {
+                const float difference = x[i] - origin[i];
+                sums[i] += difference;
+                squares[i] = fmaf(difference, difference, squares[i]);
+            }
+        }
+    }
+}
+
+template <typename T, int N>
+__device__ inline void channel_statistics(Channel* channels, StatisticsShared<N>& shared, const T* x, const T* skip,
+                                          const GroupNormParams& p, uint32_t first, uint32_t end) {
+    const uint32_t count = end - first, vectors = (p.x_channels + p.skip_channels) / N;
+    for (uint32_t slab = 0; slab < vectors; slab += THREADS) {
+        const Place place(slab, vectors);
+        if (place.active) {
+            float sums[N] = {}, squares[N] = {};
+            sum_positions(column(x, skip, p, place.vector * N), first, end, place, sums, squares);
+#pragma unroll
+            for (int i = 0; i < N; ++i) {
+                shared.sums[i][threadIdx.x] = sums[i];
+                shared.squares[i][threadIdx.x] = squares[i];
+            }
+        }
+        __syncthreads();  // the sums of all threads over this slab are there
+        for (uint32_t at = threadIdx.x; at < place.vectors * N; at += THREADS) {
+            const uint32_t i = at / place.vectors, vector = at % place.vectors;
+            float sum = 0.0f, squares = 0.0f;
+            for (uint32_t row = 0; row < place.rows; ++row) {
+                sum += shared.sums[i][row * place.vectors + vector];
+                squares += shared.squares[i][row * place.vectors + vector];
+            }
+            const uint32_t channel = (slab + vector) * N + i;
+            const Column<T> from = column(x, skip, p, channel);
+            const float origin = to_float(*from.position(first)), shift = sum / count;
+            channels[channel] = {origin + shift, max_nan(squares - sum * shift, 0.0f)};
+        }
+        __syncthreads();  // the channels of this slab are there, and its sums are done with
+    }
+}
+
+template <typename T, int N>
+__device__ inline void group_norm_statistics(float2* statistics, const T* x, const T* skip, const GroupNormParams& p) {
+    __shared__ StatisticsShared<N> shared;
+    auto* channels = reinterpret_cast<Channel*>(group_norm_shared);
+    const uint32_t first = blockIdx.x * p.chunk, end = min(first + p.chunk, p.positions);
+    channel_statistics<T, N>(channels, shared, x, skip, p, first, end);
+
+    const uint32_t size = (p.x_channels + p.skip_channels) / p.groups;
+    for (uint32_t group = threadIdx.x / WARP; group < p.groups; group += WARPS) {
+        const Channel* of_group = channels + group * size;
+        float mean = 0.0f, squares = 0.0f;
+        for (uint32_t c = threadIdx.x % WARP; c < size; c += WARP) mean += of_group[c].mean - of_group[0].mean;
+        mean = of_group[0].mean + warp_sum(mean) / size;
+        for (uint32_t c = threadIdx.x % WARP; c < size; c += WARP) {
+            const float difference = of_group[c].mean - mean;
+            squares += of_group[c].squares + (end - first) * difference * difference;
+        }
+        squares = warp_sum(squares);
+        const uint64_t at = (static_cast<uint64_t>(blockIdx.y) * p.groups + group) * p.chunks + blockIdx.x;
+        if (threadIdx.x % WARP == 0) statistics[at] = make_float2(mean, squares);
+    }
+}
+
+// ---- Application ----------------------------------------------------------------------------------------------------
+
+// Merges the chunks of a sample. A warp takes a group, a lane every 32nd chunk.
+__device__ inline void merge_chunks(Group* groups, const float2* statistics, const GroupNormParams& p) {
+    const uint32_t size = (p.x_channels + p.skip_channels) / p.groups;
+    for (uint32_t group = threadIdx.x / WARP; group < p.groups; group += WARPS) {
+        const float2* of_group = statistics + (static_cast<uint64_t>(blockIdx.y) * p.groups + group) * p.chunks;
+        const float origin = of_group[0].x;
+        float mean = 0.0f, squares = 0.0f;
+        for (uint32_t c = threadIdx.x % WARP; c < p.chunks; c += WARP) {
+            const uint32_t count = min(p.chunk, p.positions - c * p.chunk);
+            mean += (of_group[c].x - origin) * count;
+        }
+        mean = origin + warp_sum(mean) / p.positions;
+        for (uint32_t c = threadIdx.x % WARP; c < p.chunks; c += WARP) {
+            const float count = static_cast<float>(min(p.chunk, p.positions - c * p.chunk)) * size;
+            const float difference = of_group[c].x - mean;
+            squares += of_group[c].y + count * difference * difference;
+        }
+        const float variance = warp_sum(squares) / (static_cast<float>(p.positions) * size);
+        if (threadIdx.x % WARP == 0) groups[group] = {mean, rsqrt_approx(variance + p.eps)};
+    }
+}
+
+// The positions of this thread, of a sample of y.
+template <typename T, int N>
+__device__ inline void apply_positions(T* y, uint32_t channels, const Column<T>& from, uint32_t first, uint32_t end,
+                                       const Place& place, const Group* groups, const float* weight, const float* bias,
+                                       const GroupNormParams& p) {
+    const uint32_t channel = place.vector * N, size = channels / p.groups;
+    float mean[N], factor[N], shift[N];
+    uint32_t group = channel / size, next = (group + 1) * size;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        if (channel + i == next) ++group, next += size;
+        mean[i] = groups[group].mean;
+        factor[i] = groups[group].factor * weight[channel + i];
+        shift[i] = bias[channel + i];
+    }
+    for (uint32_t position = first + place.row; position < end; position += APPLY_BATCH * place.rows) {
+        typename Stored<T, N>::Type stored[APPLY_BATCH];
+#pragma unroll
+        for (int k = 0; k < APPLY_BATCH; ++k) {
+            if (position + k * place.rows < end) stored[k] = read<T, N>(from.position(position + k * place.rows));
+        }
+#pragma unroll
+        for (int k = 0; k < APPLY_BATCH; ++k) {
+            const uint32_t at = position + k * place.rows;
+            if (at >= end) break;
+            float values[N];
+            unpack(stored[k], values, T{});
+#pragma unroll
+            for (int i = 0; i < N; ++i) values[i] = fmaf(values[i] - mean[i], factor[i], shift[i]);
+            if (p.silu) activate(values, ACTIVATION_SILU);
+            store(y + static_cast<uint64_t>(at) * channels + channel, values);
+        }
+    }
+}
+
+template <typename T, int N>
+__device__ inline void group_norm_apply(T* y, const T* x, const T* skip, const float2* statistics, const float* weight,
+                                        const float* bias, const GroupNormParams& p) {
+    auto* groups = reinterpret_cast<Group*>(group_norm_shared);
+    merge_chunks(groups, statistics, p);
+    __syncthreads();  // all groups are merged
+
+    const uint32_t channels = p.x_channels + p.skip_channels;
+    const uint32_t first = blockIdx.x * p.block_positions, end = min(first + p.block_positions, p.positions);
+    for (uint32_t slab = 0; slab < channels / N; slab += THREADS) {
+        const Place place(slab, channels / N);
+        if (!place.active) continue;
+        apply_positions<T, N>(y + static_cast<uint64_t>(blockIdx.y) * p.positions * channels, channels,
+                              column(x, skip, p, place.vector * N), first, end, place, groups, weight, bias, p);
+    }
+}
+
+#define GROUP_NORM(SUFFIX, T, N)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                 \
+        group_norm_statistics_##SUFFIX(float2* statistics, const T* x, const T* skip, GroupNormParams p) {        \
+        group_norm_statistics<T, N>(statistics, x, skip, p);                                                      \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                 \
+        group_norm_apply_##SUFFIX(T* y, const T* x, const T* skip, const float2* statistics, const float* weight, \
+                                  const float* bias, GroupNormParams p) {                                         \
+        group_norm_apply<T, N>(y, x, skip, statistics, weight, bias, p);                                          \
+    }
+
+GROUP_NORM(f16, f16, 8)
+GROUP_NORM(bf16, bf16, 8)
+GROUP_NORM(any_f16, f16, 1)
+GROUP_NORM(any_bf16, bf16, 1)

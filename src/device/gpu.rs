@@ -1,0 +1,298 @@
+//! A GPU: a backend, the type in which it stores activations, and the kernels loaded so far.
+
+use super::backend::{Backend, EventHandle, GraphHandle, KernelHandle, MemoryInfo};
+use super::convert::{BLOCK, decode, encode};
+use super::cpu::Cpu;
+use super::kernels;
+use super::launch::{Arguments, Launch};
+use super::signature::Signature;
+use super::{cuda, sim};
+use crate::tensor::DType;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A GPU, real or simulated, with its memory. Clones are the same one.
+#[derive(Clone)]
+pub struct Gpu {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Box<dyn Backend>,
+    storage: DType,
+    kernels: Mutex<HashMap<&'static str, Arc<Kernel>>>,
+    /// For what stays on the host.
+    host: Cpu,
+}
+
+/// A loaded kernel.
+struct Kernel {
+    entry: &'static kernels::Entry,
+    signature: Signature,
+    handle: KernelHandle,
+}
+
+impl Gpu {
+    /// Card number `index`, as the driver counts. Activations are stored as `storage`; `threads` workers do what stays on the host.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no driver of at least CUDA 13.0, no such card, or no kernel in this program.
+    pub fn cuda(index: usize, storage: DType, threads: usize) -> Result<Gpu> {
+        embedded()?;
+        Gpu::new(Box::new(cuda::Cuda::open(index)?), storage, Cpu::new(threads)?)
+    }
+
+    /// The simulator: the same kernels, executed by this machine's processor, slowly and suspiciously.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no kernel in this program.
+    pub fn sim(storage: DType, threads: usize) -> Result<Gpu> {
+        embedded()?;
+        let host = Cpu::new(threads)?;
+        Gpu::new(Box::new(sim::Sim::new(host.threads())), storage, host)
+    }
+
+    pub(super) fn new(backend: Box<dyn Backend>, storage: DType, host: Cpu) -> Result<Gpu> {
+        if !matches!(storage, DType::F16 | DType::BF16) {
+            return Err(Error::Internal { op: "device", message: format!("a GPU stores f16 or bf16, not {storage}") });
+        }
+        Ok(Gpu { shared: Arc::new(Shared { backend, storage, kernels: Mutex::default(), host }) })
+    }
+
+    /// Element type of activations and weights.
+    pub fn storage(&self) -> DType {
+        self.shared.storage
+    }
+
+    /// Streaming multiprocessors, for which a launch should have blocks enough. They may decide how work is cut, never what comes out.
+    pub fn multiprocessors(&self) -> u32 {
+        self.backend().multiprocessors()
+    }
+
+    /// The processor that works for this GPU.
+    pub fn host(&self) -> &Cpu {
+        &self.shared.host
+    }
+
+    /// "cuda:0, NVIDIA H100 80GB HBM3, sm_90".
+    pub fn describe(&self) -> String {
+        format!("{}, {}", self.backend().name(), self.backend().capability())
+    }
+
+    /// Memory that is free, and all of it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver does not tell.
+    pub fn memory(&self) -> Result<MemoryInfo> {
+        self.backend().memory()
+    }
+
+    /// Waits until everything asked for so far is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a kernel failed meanwhile.
+    pub fn synchronize(&self) -> Result<()> {
+        self.backend().synchronize()
+    }
+
+    pub(super) fn backend(&self) -> &dyn Backend {
+        &*self.shared.backend
+    }
+
+    pub(super) fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Memory of undefined content.
+    pub(super) fn alloc(&self, bytes: usize) -> Result<DeviceMemory> {
+        let address = if bytes == 0 { 0 } else { self.backend().alloc(bytes)? };
+        Ok(DeviceMemory { gpu: self.clone(), address, bytes })
+    }
+
+    /// Writes values at `to`, converted to `dtype`.
+    pub(super) fn write_f32(&self, to: u64, dtype: DType, values: &[f32]) -> Result<()> {
+        let size = dtype.size();
+        self.backend().upload(to, values.len() * size, &mut |offset, piece| {
+            encode(dtype, &values[offset / size..][..piece.len() / size], piece);
+        })
+    }
+
+    /// Writes `len` values at `to`, converted to `dtype`. `make` is asked for them block by block: it fills what it gets from an element on.
+    pub(super) fn write_with(&self, to: u64, dtype: DType, len: usize, mut make: impl FnMut(usize, &mut [f32])) -> Result<()> {
+        let size = dtype.size();
+        let mut block = [0.0; BLOCK];
+        self.backend().upload(to, len * size, &mut |offset, piece| {
+            for (i, part) in piece.chunks_mut(BLOCK * size).enumerate() {
+                let block = &mut block[..part.len() / size];
+                make(offset / size + i * BLOCK, block);
+                encode(dtype, block, part);
+            }
+        })
+    }
+
+    /// Writes integers at `to`.
+    pub(super) fn write_u32(&self, to: u64, values: &[u32]) -> Result<()> {
+        let bytes = bytemuck::cast_slice(values);
+        self.backend().upload(to, bytes.len(), &mut |offset, piece| piece.copy_from_slice(&bytes[offset..][..piece.len()]))
+    }
+
+    /// Reads values of `dtype` at `from`.
+    pub(super) fn read_f32(&self, from: u64, dtype: DType, out: &mut [f32]) -> Result<()> {
+        let size = dtype.size();
+        self.backend().download(from, out.len() * size, &mut |offset, piece| {
+            decode(dtype, piece, &mut out[offset / size..][..piece.len() / size]);
+        })
+    }
+
+    /// Checks a launch without performing it, and loads its kernel.
+    pub(super) fn check(&self, launch: &Launch<'_>) -> Result<()> {
+        self.prepare(launch).map(drop)
+    }
+
+    /// The one place where kernels are launched.
+    pub(super) fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let (kernel, arguments) = self.prepare(launch)?;
+        self.backend().launch(kernel.handle, launch.geometry(), arguments.bytes())
+    }
+
+    fn prepare(&self, launch: &Launch<'_>) -> Result<(Arc<Kernel>, Arguments)> {
+        let kernel = self.kernel(launch.entry())?;
+        launch.check_geometry(kernel.entry, self.backend().shared_limit())?;
+        let arguments = launch.pack(&kernel.signature)?;
+        Ok((kernel, arguments))
+    }
+
+    fn kernel(&self, entry: &'static str) -> Result<Arc<Kernel>> {
+        let mut kernels = self.shared.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(entry) {
+            return Ok(kernel.clone());
+        }
+        let capability = self.backend().capability();
+        let Some(choice) = kernels::choose(entry, (capability.major, capability.minor)) else {
+            return Err(Error::launch(entry, format!("this program has no such kernel for {capability}")));
+        };
+        let signature = Signature::parse(choice.file.ptx, entry)?;
+        let handle = self.backend().load(&choice, &signature)?;
+        let kernel = Arc::new(Kernel { entry: choice.entry, signature, handle });
+        kernels.insert(entry, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Marks this point of the queue.
+    pub(super) fn record(&self) -> Result<Event> {
+        Ok(Event { handle: self.backend().record()?, gpu: self.clone() })
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({}, {})", self.describe(), self.storage())
+    }
+}
+
+/// Refuses a program that was built without kernels.
+fn embedded() -> Result<()> {
+    match kernels::missing() {
+        None => Ok(()),
+        Some(reason) => Err(Error::usage(
+            format!("this program has no GPU kernels: {reason}"),
+            "run tools/setup-cuda and build again, or use --device cpu",
+        )),
+    }
+}
+
+/// Memory of a GPU that is freed with its owner.
+#[derive(Debug)]
+pub(super) struct DeviceMemory {
+    gpu: Gpu,
+    address: u64,
+    bytes: usize,
+}
+
+impl DeviceMemory {
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.gpu.backend().free(self.address);
+        }
+    }
+}
+
+/// A point in the queue of a GPU.
+#[derive(Debug)]
+pub(super) struct Event {
+    gpu: Gpu,
+    handle: EventHandle,
+}
+
+impl Event {
+    /// Time that passed on the GPU between `start` and this.
+    pub fn since(&self, start: &Event) -> Result<Duration> {
+        self.gpu.backend().elapsed(start.handle, self.handle)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        self.gpu.backend().drop_event(self.handle);
+    }
+}
+
+/// A captured pass: replaying it repeats its kernels and copies on the same memory, with one call to the driver.
+///
+/// It holds on to the memory that it works on: the arena it was captured in, and the buffers that the pass looked at.
+#[derive(Debug)]
+pub struct Graph {
+    gpu: Gpu,
+    handle: GraphHandle,
+    _memory: Vec<Arc<DeviceMemory>>,
+}
+
+impl Graph {
+    /// Captures the launches, copies and fills of `work`, which are not done. What `work` returns is kept alive.
+    pub(super) fn capture(gpu: &Gpu, work: impl FnOnce() -> Result<Vec<Arc<DeviceMemory>>>) -> Result<Graph> {
+        gpu.backend().begin_capture()?;
+        let result = work();
+        let handle = gpu.backend().end_capture();
+        match (result, handle) {
+            (Ok(memory), Ok(handle)) => Ok(Graph { gpu: gpu.clone(), handle, _memory: memory }),
+            (Ok(_), Err(error)) => Err(error),
+            (Err(error), handle) => {
+                if let Ok(handle) = handle {
+                    gpu.backend().drop_graph(handle);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts the pass into the queue, and does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver refuses; [`Error::Launch`] for faults that the simulator finds.
+    pub fn replay(&self) -> Result<()> {
+        self.gpu.backend().replay(self.handle)
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        self.gpu.backend().drop_graph(self.handle);
+    }
+}

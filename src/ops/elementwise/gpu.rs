@@ -1,0 +1,122 @@
+//! Element by element, on a GPU: `kernels/elementwise/`.
+
+use crate::Result;
+use crate::device::cpu::gemm::Activation;
+use crate::device::{Entries, Exec, Gpu, Launch, Params, Tensor, entries};
+use bytemuck::{Pod, Zeroable};
+
+const ADD: Entries = entries!("add_forward");
+const ACTIVATION: Entries = entries!("activation_forward");
+const SCALE: Entries = entries!("scale_forward");
+const GUIDANCE: Entries = entries!("guidance_forward");
+const GEGLU: Entries = entries!("geglu_forward");
+
+/// Threads of a block of every kernel that maps (`MAP_THREADS`).
+const THREADS: u32 = 256;
+
+/// Blocks that a multiprocessor holds at once: 2048 threads.
+const RESIDENT: u32 = 2048 / THREADS;
+
+/// Elements of a vector.
+const LANES: usize = 8;
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct AddParams {
+    count: u64,
+}
+
+impl Params for AddParams {
+    const NAME: &'static str = "AddParams";
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct ActivationParams {
+    count: u64,
+    activation: u32,
+    _end: u32,
+}
+
+impl Params for ActivationParams {
+    const NAME: &'static str = "ActivationParams";
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct ScaleParams {
+    count: u64,
+    a: f32,
+    /// Of sums of two products, which are not used here.
+    b: f32,
+}
+
+impl Params for ScaleParams {
+    const NAME: &'static str = "ScaleParams";
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct GegluParams {
+    rows: u32,
+    width: u32,
+}
+
+impl Params for GegluParams {
+    const NAME: &'static str = "GegluParams";
+}
+
+/// The number of an activation in `kernels/elementwise/activation.cuh`; GEGLU is a kernel of its own.
+pub(crate) fn activation_number(activation: Activation) -> u32 {
+    match activation {
+        Activation::None | Activation::Geglu => 0,
+        Activation::Gelu => 1,
+        Activation::QuickGelu => 2,
+        Activation::Silu => 3,
+    }
+}
+
+/// A launch that goes over `count` elements: a thread for each vector, as far as the GPU holds them at once.
+pub(crate) fn map<'a>(gpu: &Gpu, entries: &Entries, count: usize, out: &Tensor<'_>) -> Result<Launch<'a>> {
+    let blocks = count.div_ceil(LANES).div_ceil(THREADS as usize).clamp(1, (gpu.multiprocessors() * RESIDENT) as usize);
+    Launch::new(entries, out.dtype(), [blocks as u32, 1, 1], [THREADS, 1, 1])
+}
+
+/// out = x + y
+pub(crate) fn add(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, y: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+    let count = out.shape().len();
+    exec.enqueue(map(gpu, &ADD, count, out)?.output(out).input(x).input(y).params(&AddParams { count: count as u64 }))
+}
+
+/// out += x
+pub(crate) fn add_to(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+    let count = out.shape().len();
+    exec.enqueue(map(gpu, &ADD, count, out)?.output(out).input(out).input(x).params(&AddParams { count: count as u64 }))
+}
+
+/// out = activation(x)
+pub(super) fn activate(exec: &Exec<'_>, gpu: &Gpu, activation: Activation, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+    let count = out.shape().len();
+    let params = ActivationParams { count: count as u64, activation: activation_number(activation), _end: 0 };
+    exec.enqueue(map(gpu, &ACTIVATION, count, out)?.output(out).input(x).params(&params))
+}
+
+/// out = factor x
+pub(super) fn scale(exec: &Exec<'_>, gpu: &Gpu, factor: f32, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+    let count = out.shape().len();
+    let params = ScaleParams { count: count as u64, a: factor, b: 0.0 };
+    exec.enqueue(map(gpu, &SCALE, count, out)?.output(out).input(x).params(&params))
+}
+
+/// out = u + scale (c - u), u and c the halves of x.
+pub(super) fn guide(exec: &Exec<'_>, gpu: &Gpu, scale: f32, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+    let count = out.shape().len();
+    let params = ScaleParams { count: count as u64, a: scale, b: 0.0 };
+    exec.enqueue(map(gpu, &GUIDANCE, count, out)?.output(out).input(x).input_from(x, count).params(&params))
+}
+
+/// out = value gelu(gate), x rows of values, then gates.
+pub(crate) fn geglu(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+    let params = GegluParams { rows: out.shape().rows() as u32, width: out.shape().last() as u32 };
+    exec.enqueue(map(gpu, &GEGLU, out.shape().len(), out)?.output(out).input(x).params(&params))
+}

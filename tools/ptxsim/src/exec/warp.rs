@@ -1,0 +1,318 @@
+//! A warp: registers of 32 lanes, and the fragments into which divergence splits it.
+
+use super::clock::Clock;
+use super::copies::Copies;
+use crate::ir::{Guard, LANES, Lanes, Pred, Reg};
+
+/// Lanes that go together. A warp starts as one; a branch that divides a fragment makes two, which run in any order and rejoin at the
+/// branch's immediate post-dominator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    pub pc: usize,
+    pub mask: u32,
+    /// Index of the join where it waits for its other half.
+    join: Option<usize>,
+    pub state: State,
+    pub spin: Spin,
+}
+
+/// How a fragment goes round in a loop. Its registers are compared with what they were some rounds before (Brent's cycle detection):
+/// if they are the same and nothing in memory has changed, it will go round for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spin {
+    progress: (u64, u64),
+    rounds: u32,
+    kept: u64,
+    repeats: bool,
+}
+
+impl Spin {
+    /// Whether the fragment repeats itself as long as progress is `now`.
+    pub(crate) fn repeats(&self, now: (u64, u64)) -> bool {
+        self.repeats && self.progress == now
+    }
+}
+
+/// Whether a fragment can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Ready,
+    /// Before a barrier that all lanes of the warp must reach together: others may still exit.
+    Hesitant,
+    /// At a barrier of the block, by its id.
+    AtBarrier(usize),
+    /// At a warp-wide operation that needs the lanes of this mask.
+    AtCollective(u32),
+}
+
+/// A point where the parts of a divided fragment become one again.
+#[derive(Clone, Copy, Debug)]
+struct Join {
+    pc: usize,
+    parent: Option<usize>,
+    expected: u32,
+    arrived: u32,
+}
+
+/// The state of a warp.
+pub(crate) struct Warp {
+    pub id: u32,
+    /// Lanes that have not exited.
+    pub live: u32,
+    registers: Vec<Lanes>,
+    preds: Vec<u32>,
+    /// The carry flag of extended-precision arithmetic.
+    pub carry: u32,
+    /// Local memory: `local_bytes` for each lane.
+    pub local: Vec<u8>,
+    pub fragments: Vec<Fragment>,
+    joins: Vec<Join>,
+    free_joins: Vec<usize>,
+    /// Fragment that runs.
+    pub current: usize,
+    pub clock: Clock,
+    pub copies: Copies,
+}
+
+impl Warp {
+    pub(crate) fn new(id: u32, live: u32, registers: Vec<Lanes>, preds: usize, local: usize, clock: Clock) -> Warp {
+        Warp {
+            id,
+            live,
+            registers,
+            preds: vec![0; preds],
+            carry: 0,
+            local: vec![0; local],
+            fragments: vec![Fragment { pc: 0, mask: live, join: None, state: State::Ready, spin: Spin::default() }],
+            joins: Vec::new(),
+            free_joins: Vec::new(),
+            current: 0,
+            clock,
+            copies: Copies::default(),
+        }
+    }
+
+    /// A register.
+    pub(crate) fn get(&self, register: Reg) -> &Lanes {
+        &self.registers[register as usize]
+    }
+
+    /// Sets the active lanes of a register.
+    pub(crate) fn set(&mut self, register: Reg, active: u32, value: &Lanes) {
+        let out = &mut self.registers[register as usize];
+        if active == u32::MAX {
+            *out = *value;
+        } else {
+            (0..LANES).filter(|lane| active >> lane & 1 == 1).for_each(|lane| out[lane] = value[lane]);
+        }
+    }
+
+    /// The lanes where a predicate holds.
+    pub(crate) fn test(&self, guard: Guard) -> u32 {
+        let bits = self.preds[guard.pred as usize];
+        if guard.negated { !bits } else { bits }
+    }
+
+    pub(crate) fn set_pred(&mut self, pred: Pred, active: u32, bits: u32) {
+        let out = &mut self.preds[pred as usize];
+        *out = *out & !active | bits & active;
+    }
+
+    /// The running fragment.
+    pub(crate) fn fragment(&mut self) -> &mut Fragment {
+        &mut self.fragments[self.current]
+    }
+
+    /// Whether some fragment can go on. One that hesitated can when no other can.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        if self.fragments.iter().any(|f| f.state == State::Ready) {
+            return true;
+        }
+        let hesitant = self.fragments.iter_mut().find(|f| f.state == State::Hesitant);
+        hesitant.map(|fragment| fragment.state = State::Ready).is_some()
+    }
+
+    /// Whether a fragment other than the running one can go on.
+    pub(crate) fn others_ready(&self) -> bool {
+        self.fragments.iter().enumerate().any(|(i, f)| i != self.current && f.state == State::Ready)
+    }
+
+    /// Lets lanes that wait at joins go on without those they wait for, which go round in loops: these may be what the loops wait
+    /// for (independent thread scheduling, CUDA programming guide). Whether there were any.
+    pub(crate) fn release_joins(&mut self) -> bool {
+        let mut any = false;
+        for index in (0..self.joins.len()).filter(|index| !self.free_joins.contains(index)) {
+            let join = &mut self.joins[index];
+            if join.arrived != 0 {
+                any = true;
+                join.expected &= !join.arrived;
+                let mask = std::mem::take(&mut join.arrived);
+                let fragment = Fragment { pc: join.pc, mask, join: join.parent, state: State::Ready, spin: Spin::default() };
+                self.fragments.push(fragment);
+            }
+        }
+        any
+    }
+
+    /// Makes another ready fragment the running one, if there is one; the present one if it alone is ready.
+    pub(crate) fn switch(&mut self) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
+        let count = self.fragments.len();
+        let next = (1..=count).map(|i| (self.current + i) % count.max(1)).find(|&i| self.fragments[i].state == State::Ready);
+        self.current = next.unwrap_or(0);
+        next.is_some()
+    }
+
+    /// Lets the running fragment arrive at its join if it stands there. False if it has to wait for others: then it is gone.
+    pub(crate) fn rejoin(&mut self) -> bool {
+        loop {
+            let Fragment { pc, mask, join: Some(index), .. } = self.fragments[self.current] else { return true };
+            let join = &mut self.joins[index];
+            if join.pc != pc {
+                return true;
+            }
+            join.arrived |= mask;
+            if join.arrived != join.expected {
+                self.fragments.swap_remove(self.current);
+                return false;
+            }
+            let (mask, parent) = (join.arrived, join.parent);
+            self.fragments[self.current] = Fragment { pc, mask, join: parent, state: State::Ready, spin: Spin::default() };
+            self.free_joins.push(index);
+        }
+    }
+
+    /// Divides the running fragment into parts, each with where it goes on; the `first` runs first. `rejoin` is where they meet.
+    pub(crate) fn diverge(&mut self, parts: &[(usize, u32)], rejoin: usize, first: usize) {
+        let here = self.fragments[self.current];
+        let shared = here.join.is_some_and(|index| self.joins[index].pc == rejoin);
+        let join = if shared || rejoin == usize::MAX {
+            here.join
+        } else {
+            let join = Join { pc: rejoin, parent: here.join, expected: here.mask, arrived: 0 };
+            Some(match self.free_joins.pop() {
+                Some(index) => {
+                    self.joins[index] = join;
+                    index
+                }
+                None => {
+                    self.joins.push(join);
+                    self.joins.len() - 1
+                }
+            })
+        };
+        for (i, &(pc, mask)) in parts.iter().enumerate() {
+            let fragment = Fragment { pc, mask, join, state: State::Ready, spin: Spin::default() };
+            if i == first {
+                self.fragments[self.current] = fragment;
+            } else {
+                self.fragments.push(fragment);
+            }
+        }
+    }
+
+    /// The running fragment jumps backwards while nothing happens: notices if it has been here before, in the same state.
+    pub(crate) fn go_round(&mut self, target: usize, progress: (u64, u64)) {
+        let Fragment { mut spin, mask, .. } = self.fragments[self.current];
+        if spin.progress != progress {
+            spin = Spin { progress, ..Spin::default() };
+        }
+        spin.rounds = spin.rounds.saturating_add(1);
+        // Looking costs as much as many instructions: a few rounds after each power of two.
+        let since = spin.rounds - (1 << spin.rounds.ilog2());
+        if since <= 4 && !spin.repeats {
+            let state = self.digest(target, mask);
+            if since > 0 && state == spin.kept {
+                spin.repeats = true;
+            } else if since == 0 {
+                spin.kept = state;
+            }
+        }
+        self.fragments[self.current].spin = spin;
+    }
+
+    fn digest(&self, pc: usize, mask: u32) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        (pc, mask, self.carry & mask, &self.local).hash(&mut hasher);
+        self.preds.iter().for_each(|bits| (bits & mask).hash(&mut hasher));
+        for register in &self.registers {
+            (0..LANES).filter(|lane| mask >> lane & 1 == 1).for_each(|lane| register[lane].hash(&mut hasher));
+        }
+        hasher.finish()
+    }
+
+    /// Lanes of the running fragment exit.
+    pub(crate) fn exit(&mut self, lanes: u32) {
+        self.live &= !lanes;
+        let fragment = &mut self.fragments[self.current];
+        fragment.mask &= !lanes;
+        if fragment.mask == 0 {
+            self.fragments.swap_remove(self.current);
+        }
+        // Whoever waited for them waits no more.
+        for index in 0..self.joins.len() {
+            let join = &mut self.joins[index];
+            if join.expected & lanes == 0 || self.free_joins.contains(&index) {
+                continue;
+            }
+            join.expected &= !lanes;
+            if join.expected == join.arrived {
+                if join.arrived != 0 {
+                    let fragment = Fragment {
+                        pc: join.pc,
+                        mask: join.arrived,
+                        join: join.parent,
+                        state: State::Ready,
+                        spin: Spin::default(),
+                    };
+                    self.fragments.push(fragment);
+                }
+                self.free_joins.push(index);
+            }
+        }
+        self.current = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warp() -> Warp {
+        Warp::new(0, u32::MAX, vec![[0; LANES]; 2], 1, 0, Clock::new(0, 0, 1))
+    }
+
+    #[test]
+    fn halves_rejoin_where_they_were_told() {
+        let mut warp = warp();
+        warp.diverge(&[(10, 0xFFFF), (5, 0xFFFF_0000)], 20, 0);
+        assert_eq!((warp.fragment().pc, warp.fragment().mask, warp.fragments.len()), (10, 0xFFFF, 2));
+        assert!(warp.rejoin());
+        warp.fragment().pc = 20;
+        assert!(!warp.rejoin());
+        assert!(warp.switch());
+        warp.fragment().pc = 20;
+        assert!(warp.rejoin());
+        assert_eq!((warp.fragment().mask, warp.fragments.len()), (u32::MAX, 1));
+    }
+
+    #[test]
+    fn exited_lanes_are_not_waited_for() {
+        let mut warp = warp();
+        warp.diverge(&[(10, 0xFF), (5, !0xFF)], 20, 0);
+        warp.diverge(&[(11, 0xF), (12, 0xF0)], 15, 1); // lanes 4-7 run
+        warp.exit(0xF0);
+        warp.current = warp.fragments.iter().position(|f| f.mask == 0xF).unwrap();
+        warp.fragment().pc = 15;
+        assert!(warp.rejoin(), "the other half is gone");
+        assert_eq!(warp.fragment().mask, 0xF);
+        warp.exit(0xF);
+        assert_eq!(warp.live, !0xFF);
+        warp.fragment().pc = 20;
+        assert!(warp.rejoin());
+        assert_eq!((warp.fragment().mask, warp.fragments.len()), (!0xFF, 1));
+    }
+}

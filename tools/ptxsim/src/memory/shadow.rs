@@ -1,0 +1,359 @@
+//! Who touched which bytes last: the memory of the race detector.
+//!
+//! Each cell remembers the last write and the reads since then that no later read comes after. An access races with a remembered one
+//! of another thread when nothing orders them ([`Order`]); as this depends on barriers and fences alone, a race is found whatever
+//! order the threads happen to run in. (Flanagan & Freund, "FastTrack", PLDI 2009, is the model.)
+
+/// Bytes of the coarsest cell: the widest access of a thread that is common.
+const COARSEST: u8 = 16;
+/// Reads of other blocks that a cell of global memory remembers.
+const MAX_FOREIGN_READS: usize = 4;
+
+/// One access: enough to order it and to name it. 16 bytes, for there is one for every few bytes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// Block, counted through the grid.
+    pub block: u32,
+    /// Time of the warp's last synchronisation before the access.
+    pub stamp: u32,
+    /// The lane; several of them for a broadcast read.
+    pub lanes: u32,
+    /// Site in the high bits, then five bits of the warp, seven of flags.
+    what: u32,
+}
+
+const PRESENT: u32 = 1;
+const STRONG: u32 = 2;
+/// An asynchronous copy that has not been waited for.
+const PENDING: u32 = 4;
+/// Not an access: the site is the index of a list of reads.
+const LIST: u32 = 8;
+/// A strong access whose scope is the block.
+const NARROW: u32 = 16;
+/// A volatile access of shared memory. It is strong, but among lanes of a warp it is no substitute for `__syncwarp`.
+const VOLATILE: u32 = 32;
+/// A strong write kept among the reads: another strong write came after it, in no order.
+const WROTE: u32 = 64;
+/// Sites that a tag can tell apart.
+pub(crate) const MAX_SITES: usize = 1 << 20;
+
+impl Tag {
+    pub(crate) fn new(block: u32, warp: u32, lane: u32, site: u32, stamp: u32) -> Tag {
+        Tag { block, stamp, lanes: 1 << lane, what: site << 12 | warp << 7 | PRESENT }
+    }
+
+    /// Makes it an access that does not race with others of its kind.
+    pub(crate) fn strong(mut self, narrow: bool, volatile: bool) -> Tag {
+        self.what |= STRONG | if narrow { NARROW } else { 0 } | if volatile { VOLATILE } else { 0 };
+        self
+    }
+
+    fn list(index: usize) -> Tag {
+        Tag { what: (index as u32) << 12 | LIST, ..Tag::default() }
+    }
+
+    pub(crate) fn pending(mut self) -> Tag {
+        self.what |= PENDING;
+        self
+    }
+
+    pub(crate) fn is_pending(self) -> bool {
+        self.what & PENDING != 0
+    }
+
+    pub(crate) fn warp(self) -> u32 {
+        self.what >> 7 & 31
+    }
+
+    /// Index of the instruction.
+    pub(crate) fn site(self) -> u32 {
+        self.what >> 12
+    }
+
+    fn wrote(self) -> bool {
+        self.what & WROTE != 0
+    }
+
+    fn is_present(self) -> bool {
+        self.what != 0
+    }
+
+    /// Whether two accesses are strong with respect to each other (PTX ISA, "morally strong").
+    fn both_strong(self, other: Tag) -> bool {
+        let all = self.what & other.what & STRONG != 0;
+        let any = self.what | other.what;
+        let in_scope = any & NARROW == 0 || self.block == other.block;
+        let in_warp = any & VOLATILE != 0 && self.block == other.block && self.warp() == other.warp();
+        all && in_scope && !in_warp
+    }
+
+    fn is_list(self) -> bool {
+        self.what & LIST != 0
+    }
+
+    fn same_but_lanes(self, other: Tag) -> bool {
+        (self.block, self.stamp, self.what) == (other.block, other.stamp, other.what)
+    }
+
+    /// Whether no lane but `other`'s had a part.
+    fn same_thread(self, other: Tag) -> bool {
+        self.block == other.block && self.warp() == other.warp() && self.lanes & !other.lanes == 0
+    }
+}
+
+/// What comes before what.
+pub(crate) trait Order {
+    /// Whether the remembered access is ordered before whatever `now`'s thread does now.
+    fn is_before(&self, earlier: Tag, now: Tag) -> bool;
+}
+
+/// An access that nothing orders before the present one, or a copy that has not been waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    pub with: Tag,
+    /// The other access wrote (else it read, and the present one writes).
+    pub wrote: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell {
+    write: Tag,
+    read: Tag,
+}
+
+/// The history of one page, in cells as coarse as the accesses to it allow.
+#[derive(Debug)]
+pub(crate) struct Shadow {
+    bytes: usize,
+    grain: u8,
+    cells: Vec<Cell>,
+    lists: Vec<Vec<Tag>>,
+}
+
+impl Shadow {
+    pub(crate) fn new(bytes: usize) -> Shadow {
+        Shadow { bytes, grain: COARSEST, cells: Vec::new(), lists: Vec::new() }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.cells.clear();
+        self.lists.clear();
+        self.grain = COARSEST;
+    }
+
+    /// The cells of a range, split as finely as it needs.
+    fn range(&mut self, offset: usize, bytes: usize) -> std::ops::Range<usize> {
+        if self.cells.is_empty() {
+            self.cells.resize(self.bytes / usize::from(self.grain), Cell::default());
+        }
+        let fits = 1u8 << (offset | bytes | usize::from(COARSEST)).trailing_zeros();
+        if fits < self.grain {
+            let copies = usize::from(self.grain / fits);
+            self.cells = self.cells.iter().flat_map(|&cell| std::iter::repeat_n(cell, copies)).collect();
+            // Cells that were one have one list; it must not be shared now that they differ.
+            for i in 0..self.cells.len() {
+                let read = self.cells[i].read;
+                if read.is_list() && i % copies != 0 {
+                    self.lists.push(self.lists[read.site() as usize].clone());
+                    self.cells[i].read = Tag::list(self.lists.len() - 1);
+                }
+            }
+            self.grain = fits;
+        }
+        let grain = usize::from(self.grain);
+        offset / grain..(offset + bytes) / grain
+    }
+
+    /// A read by `tag`'s thread: checks it against the last write and remembers it.
+    pub(crate) fn read(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) -> Option<Conflict> {
+        let mut conflict: Option<Conflict> = None;
+        for index in self.range(offset, bytes) {
+            let cell = &mut self.cells[index];
+            conflict = conflict.or_else(|| against(cell.write, tag, order).map(|with| Conflict { with, wrote: true }));
+            if cell.read.is_list() {
+                let mut writes = self.lists[cell.read.site() as usize].iter().filter(|read| read.wrote());
+                let mut found = || writes.find_map(|&write| against(write, tag, order));
+                conflict = conflict.or_else(|| found().map(|with| Conflict { with, wrote: true }));
+            }
+            if !cell.read.is_present() {
+                cell.read = tag;
+            } else if cell.read.same_but_lanes(tag) {
+                cell.read.lanes |= tag.lanes;
+            } else if cell.read.is_list() {
+                remember(&mut self.lists[cell.read.site() as usize], tag, order);
+            } else if cell.read.same_thread(tag) || order.is_before(cell.read, tag) {
+                cell.read = tag;
+            } else {
+                self.lists.push(vec![cell.read, tag]);
+                cell.read = Tag::list(self.lists.len() - 1);
+            }
+        }
+        conflict
+    }
+
+    /// What a write by `tag`'s thread would conflict with.
+    pub(crate) fn check_write(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) -> Option<Conflict> {
+        let mut conflict = None;
+        for index in self.range(offset, bytes) {
+            let cell = &self.cells[index];
+            let write = || against(cell.write, tag, order).map(|with| Conflict { with, wrote: true });
+            let read = || {
+                if !cell.read.is_list() {
+                    return against(cell.read, tag, order);
+                }
+                self.lists[cell.read.site() as usize].iter().find_map(|&read| against(read, tag, order))
+            };
+            conflict = conflict.or_else(write).or_else(|| read().map(|with| Conflict { with, wrote: with.wrote() }));
+        }
+        conflict
+    }
+
+    /// Remembers a write. The reads before it are forgotten, as whoever is ordered after the write is ordered after them; so is the
+    /// write before it, unless both are strong and in no order: what comes later may be ordered after one of them only.
+    pub(crate) fn write(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) {
+        for index in self.range(offset, bytes) {
+            let Cell { write: earlier, read } = self.cells[index];
+            let strong = earlier.both_strong(tag) && !earlier.same_thread(tag) && !order.is_before(earlier, tag);
+            let mut kept = Tag::default();
+            if read.is_list() || strong {
+                kept = read;
+                if !kept.is_list() {
+                    self.lists.push(Vec::new());
+                    kept = Tag::list(self.lists.len() - 1);
+                }
+                let list = &mut self.lists[kept.site() as usize];
+                list.retain(|&read| read.wrote() && !order.is_before(read, tag));
+                if strong {
+                    remember(list, Tag { what: earlier.what | WROTE, ..earlier }, order);
+                }
+                if list.is_empty() {
+                    kept = Tag::default();
+                }
+            }
+            self.cells[index] = Cell { write: tag, read: kept };
+        }
+    }
+
+    /// A write to the range by another lane of the very instruction that `tag` is of.
+    pub(crate) fn clash(&mut self, offset: usize, bytes: usize, tag: Tag) -> Option<Tag> {
+        let other = |write: &Tag| write.same_but_lanes(tag) && write.lanes != tag.lanes;
+        self.range(offset, bytes).map(|index| self.cells[index].write).find(other)
+    }
+}
+
+fn against(earlier: Tag, now: Tag, order: &impl Order) -> Option<Tag> {
+    let races =
+        || earlier.is_present() && !earlier.both_strong(now) && !earlier.same_thread(now) && !order.is_before(earlier, now);
+    (earlier.is_pending() || races()).then_some(earlier)
+}
+
+/// Adds a read to the reads of a cell, replacing those that come before it.
+fn remember(reads: &mut Vec<Tag>, tag: Tag, order: &impl Order) {
+    if let Some(same) = reads.iter_mut().find(|read| read.same_but_lanes(tag)) {
+        same.lanes |= tag.lanes;
+        return;
+    }
+    reads.retain(|&read| !read.same_thread(tag) && !order.is_before(read, tag));
+    // Any writer is in another block than all but one of these, so remembering more of them finds nothing more.
+    if reads.iter().filter(|read| read.block != tag.block).count() < MAX_FOREIGN_READS {
+        reads.push(tag);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stamps below the bound are before everything.
+    struct Barrier(u32);
+
+    impl Order for Barrier {
+        fn is_before(&self, earlier: Tag, _now: Tag) -> bool {
+            earlier.stamp < self.0
+        }
+    }
+
+    fn tag(warp: u32, lane: u32, stamp: u32) -> Tag {
+        Tag::new(0, warp, lane, 7, stamp)
+    }
+
+    #[test]
+    fn unordered_accesses_conflict_and_ordered_ones_do_not() {
+        let mut shadow = Shadow::new(1024);
+        assert_eq!(shadow.check_write(16, 4, tag(0, 0, 1), &Barrier(0)), None);
+        shadow.write(16, 4, tag(0, 0, 1), &Barrier(0));
+        assert_eq!(shadow.read(16, 4, tag(0, 0, 1), &Barrier(0)), None, "the same thread");
+        let conflict = Some(Conflict { with: tag(0, 0, 1), wrote: true });
+        assert_eq!(shadow.read(16, 4, tag(0, 1, 1), &Barrier(0)), conflict, "another lane");
+        assert_eq!(shadow.read(16, 4, tag(1, 0, 2), &Barrier(2)), None, "after a barrier");
+        assert_eq!(shadow.read(20, 4, tag(1, 0, 1), &Barrier(0)), None, "the next word");
+    }
+
+    #[test]
+    fn every_unordered_reader_is_remembered() {
+        let mut shadow = Shadow::new(1024);
+        for warp in 0..8 {
+            for lane in 0..32 {
+                assert_eq!(shadow.read(0, 4, tag(warp, lane, 1), &Barrier(0)), None);
+            }
+        }
+        let writer = tag(3, 5, 1);
+        let conflict = shadow.check_write(0, 4, writer, &Barrier(0)).unwrap();
+        assert!(!conflict.wrote && conflict.with.warp() == 0 && conflict.with.lanes == u32::MAX);
+        assert_eq!(shadow.check_write(0, 4, tag(3, 5, 2), &Barrier(2)), None);
+        // One reader that a later one does not replace.
+        struct Only;
+        impl Order for Only {
+            fn is_before(&self, earlier: Tag, _now: Tag) -> bool {
+                earlier.warp() != 6
+            }
+        }
+        assert_eq!(shadow.check_write(0, 4, writer, &Only).unwrap().with.warp(), 6);
+    }
+
+    #[test]
+    fn neighbouring_bytes_are_told_apart() {
+        let mut shadow = Shadow::new(1024);
+        shadow.write(0, 16, tag(0, 0, 1), &Barrier(0));
+        shadow.read(32, 16, tag(0, 1, 1), &Barrier(0));
+        shadow.read(32, 16, tag(1, 1, 1), &Barrier(0));
+        shadow.write(1, 1, tag(1, 0, 1), &Barrier(0));
+        assert_eq!(shadow.read(0, 1, tag(0, 0, 1), &Barrier(0)), None);
+        assert_eq!(shadow.read(1, 1, tag(0, 0, 1), &Barrier(0)).unwrap().with.warp(), 1);
+        assert_eq!(shadow.read(2, 2, tag(1, 0, 1), &Barrier(0)).unwrap().with.warp(), 0);
+        shadow.write(32, 4, tag(0, 1, 1), &Barrier(0));
+        assert_eq!(shadow.check_write(40, 4, tag(0, 1, 1), &Barrier(0)).unwrap().with.warp(), 1, "lists are split too");
+    }
+
+    #[test]
+    fn strong_accesses_do_not_race_with_each_other() {
+        let mut shadow = Shadow::new(64);
+        let plain = |block| Tag::new(block, 0, 0, 1, 0);
+        shadow.write(0, 4, plain(0).strong(false, false), &Barrier(0));
+        assert_eq!(shadow.check_write(0, 4, plain(1).strong(false, false), &Barrier(0)), None);
+        assert!(shadow.read(0, 4, plain(1), &Barrier(0)).is_some());
+        assert!(shadow.check_write(0, 4, plain(1).strong(true, false), &Barrier(0)).is_some(), "the scope is another block's");
+        shadow.clear();
+        shadow.write(0, 4, plain(0).strong(false, false), &Barrier(0));
+        let other = Tag::new(0, 0, 1, 1, 0);
+        assert_eq!(shadow.check_write(0, 4, other.strong(true, false), &Barrier(0)), None);
+        shadow.clear();
+        shadow.write(0, 4, plain(0).strong(false, true), &Barrier(0));
+        assert!(shadow.check_write(0, 4, other.strong(false, true), &Barrier(0)).is_some(), "volatile does not order lanes");
+    }
+
+    #[test]
+    fn every_unordered_atomic_is_remembered() {
+        let mut shadow = Shadow::new(64);
+        let atomic = |warp| tag(warp, 0, 1).strong(false, false);
+        for warp in [0, 1, 2, 3, 2, 2] {
+            assert_eq!(shadow.check_write(0, 4, atomic(warp), &Barrier(0)), None);
+            shadow.write(0, 4, atomic(warp), &Barrier(0));
+        }
+        // The last of them is the reader's own.
+        let conflict = shadow.read(0, 4, tag(2, 0, 1), &Barrier(0)).unwrap();
+        assert!(conflict.wrote && conflict.with.warp() != 2);
+        assert_eq!(shadow.read(0, 4, tag(2, 0, 2), &Barrier(2)), None);
+    }
+}
