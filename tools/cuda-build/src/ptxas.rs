@@ -121,7 +121,8 @@ ptxas warning : Something to know
         assert!(spilly.uses_local_memory() && !scale.uses_local_memory());
         assert_eq!(warnings(SM80), "");
 
-        let nest = Entry { name: "nest".into(), registers: 47, stack: 136, spill_stores: 12, spill_loads: 36, ..Entry::default() };
+        let nest =
+            Entry { name: "nest".into(), registers: 47, stack: 136, spill_stores: 12, spill_loads: 36, ..Entry::default() };
         assert_eq!(entries(CALLS).unwrap(), [nest]);
         assert_eq!(warnings(CALLS), "ptxas warning : Something to know");
     }
