@@ -3,10 +3,11 @@
 
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::cpu::parallel::Line;
-use super::kernels::Choice;
+use super::kernels::{Choice, KernelFile};
 use super::signature::Signature;
 use crate::{Error, Result};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -169,6 +170,18 @@ impl Sim {
     }
 }
 
+/// The PTX of a file: the embedded one, or if the variable `SYNTIC_SIM_PTX` names a folder, the one there, so that a kernel can be changed
+/// and tried, by a person or by tools/mutate-barriers, without building the program anew.
+fn parse(file: &KernelFile) -> std::result::Result<ptxsim::Module, String> {
+    let name = format!("{}.ptx", file.name);
+    let Some(folder) = std::env::var_os("SYNTIC_SIM_PTX") else {
+        return ptxsim::Module::parse(file.ptx, &name).map_err(|e| e.to_string());
+    };
+    let path = Path::new(&folder).join(name);
+    let ptx = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e} (SYNTIC_SIM_PTX)", path.display()))?;
+    ptxsim::Module::parse(&ptx, &path.to_string_lossy()).map_err(|e| e.to_string())
+}
+
 impl Backend for Sim {
     fn name(&self) -> String {
         format!("sim, {} threads", self.threads)
@@ -238,8 +251,7 @@ impl Backend for Sim {
         let module = match modules.get(&(file.name, file.arch)) {
             Some(module) => module.clone(),
             None => {
-                let module = ptxsim::Module::parse(file.ptx, &format!("{}.ptx", file.name))
-                    .map_err(|e| Error::launch(entry, e.to_string()))?;
+                let module = parse(file).map_err(|message| Error::launch(entry, message))?;
                 modules.entry((file.name, file.arch)).insert_entry(Arc::new(module)).get().clone()
             }
         };

@@ -16,25 +16,23 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Every kind of device: CPUs of all instruction sets, the simulator, and the card if it is asked for. Tests do not name one.
+/// Every kind of device: CPUs of all instruction sets and the simulator. Tests do not name one. `SYNTIC_TEST_DEVICE` does: with `cuda`
+/// or `sim` that is the only one.
 pub(crate) fn devices() -> Vec<Device> {
-    cpus().into_iter().chain(gpus()).collect()
+    let cpus = if std::env::var_os("SYNTIC_TEST_DEVICE").is_none() { cpus() } else { Vec::new() };
+    cpus.into_iter().chain(gpus()).collect()
 }
 
-/// The simulator, and with `SYNTIC_TEST_DEVICE=cuda` the first card, in each storage type. Without kernels this fails: nothing that runs
-/// on a GPU was tested then.
+/// The GPU under test, in each storage type: the simulator, or the first card if that is asked for. A GPU that is not there, or a program
+/// without kernels, fails: nothing that runs on a GPU was tested then.
 pub(crate) fn gpus() -> Vec<Device> {
-    let cuda = match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
-        Ok("cuda") => true,
-        Ok(other) => panic!("SYNTIC_TEST_DEVICE={other}: only `cuda` is known"),
-        Err(_) => false,
+    let open = |storage| match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("sim") => Gpu::sim(storage, 2),
+        Ok("cuda") => Gpu::cuda(0, storage, 2),
+        Ok(other) => panic!("SYNTIC_TEST_DEVICE={other}: it is `sim` or `cuda`"),
     };
-    let open = |gpu: Result<Gpu>| Device::Gpu(gpu.unwrap_or_else(|e| panic!("{e}; {}", e.hint().unwrap_or_default())));
-    let both = |storage| {
-        let sim = open(Gpu::sim(storage, 2));
-        [Some(sim), cuda.then(|| open(Gpu::cuda(0, storage, 2)))]
-    };
-    [DType::F16, DType::BF16].into_iter().flat_map(both).flatten().collect()
+    let open = |storage| Device::Gpu(open(storage).unwrap_or_else(|e| panic!("{e}; {}", e.hint().unwrap_or_default())));
+    [DType::F16, DType::BF16].map(open).into()
 }
 
 /// Which device, for messages.

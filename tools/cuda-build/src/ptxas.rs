@@ -91,12 +91,12 @@ ptxas info    : Used 11 registers, used 1 barriers, 512 bytes smem, 384 bytes cm
 ptxas info    : Compile time = 1.935 ms
 ";
 
-    /// Recorded from ptxas 13.0.88: a kernel that calls a function.
+    /// A kernel that calls a function, as ptxas 13.0.88 tells it, but with a different number in every place.
     const CALLS: &str = "\
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'nest' for 'sm_90a'
 ptxas info    : Function properties for nest
-    120 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+    120 bytes stack frame, 4 bytes spill stores, 24 bytes spill loads
 ptxas info    : Used 47 registers, used 0 barriers, 136 bytes cumulative stack size
 ptxas info    : Compile time = 12.014 ms
 ptxas info    : Function properties for _ZN35_INTERNAL_48c98f91_9_nested_cu_nest5heavyEfPKf
@@ -121,7 +121,8 @@ ptxas warning : Something to know
         assert!(spilly.uses_local_memory() && !scale.uses_local_memory());
         assert_eq!(warnings(SM80), "");
 
-        let nest = Entry { name: "nest".into(), registers: 47, stack: 136, spill_stores: 8, spill_loads: 12, ..Entry::default() };
+        let nest =
+            Entry { name: "nest".into(), registers: 47, stack: 136, spill_stores: 12, spill_loads: 36, ..Entry::default() };
         assert_eq!(entries(CALLS).unwrap(), [nest]);
         assert_eq!(warnings(CALLS), "ptxas warning : Something to know");
     }

@@ -4,10 +4,11 @@
 //! ```text
 //! // run: grid=4 block=128 shared=512 args=buf:f32:512:undef,buf:f32:512:rand,u32:512
 //! ```
-//! A broken entry also names its clean counterpart (`twin=NAME`) and marks its faulty lines, up to the next `// run:`, with comments
-//! `// fault: ITEM, ITEM...`. An ITEM is `[also] KIND [a] [b]`. Every report of a broken entry must lie on a line marked with its
-//! kind, and at least one on a line marked without `also` (which stands for what may be reported besides). The two sides of a race,
-//! or an access and the copy it should have waited for, must lie on one line marked `a` and one marked `b`, which can be the same.
+//! A broken entry also names its clean counterpart (`twin=NAME`) and marks its faulty lines, up to the next `// run:`, with
+//! comments `// fault: ITEM, ITEM...`. An ITEM is `[also] KIND [a] [b]`. Every report of a broken entry must lie on a line marked
+//! with its kind, and at least one on a line marked without `also` (which stands for what may be reported besides). The two sides
+//! of a race, or an access and the copy it should have waited for, must lie on one line marked `a` and one marked `b`, which can
+//! be the same.
 //! An entry without marks is clean: nothing may be reported.
 
 mod compiled;

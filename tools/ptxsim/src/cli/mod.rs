@@ -87,7 +87,8 @@ pub fn run(flags: &Flags) -> Result<bool, String> {
     let path = flags.file.display().to_string();
     let source = std::fs::read(&flags.file).map_err(|error| format!("{path}: {error}"))?;
     let source = String::from_utf8(source).map_err(|_| format!("{path}: not text"))?;
-    let kernel = Module::parse(&source, &path).and_then(|module| module.kernel(&flags.entry)).map_err(|error| error.to_string())?;
+    let kernel =
+        Module::parse(&source, &path).and_then(|module| module.kernel(&flags.entry)).map_err(|error| error.to_string())?;
     let arguments = flags.arguments.iter().map(|spec| Argument::parse(spec)).collect::<Result<Vec<_>, _>>()?;
     let dumps = flags.dump.iter().map(|spec| dump(spec, arguments.len())).collect::<Result<Vec<_>, _>>()?;
     let memory = Memory::new();

@@ -3,12 +3,11 @@
 use super::block::Core;
 
 use super::conflicts;
-use super::copies::Copy;
 use super::grid::Grid;
 use super::warp::Warp;
 use crate::fault::FaultKind;
+use crate::ir::Reg;
 use crate::ir::{Address, LANES, LOCAL_WINDOW, Lanes, PARAM_WINDOW, Parts, SHARED_WINDOW, Strength, Update};
-use crate::ir::{Guard, Reg};
 use crate::memory::{Conflict, Order, PAGE, Page, PageGuard, SECTOR, Tag, View};
 use crate::syntax::Space;
 
@@ -19,14 +18,14 @@ pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Location {
+pub(super) enum Location {
     Global(u64),
     Shared(u64),
     Local(u64),
     Param(u64),
 }
 
-fn locate(space: Space, address: u64) -> Location {
+pub(super) fn locate(space: Space, address: u64) -> Location {
     match space {
         Space::Global | Space::Const => Location::Global(address),
         Space::Shared => Location::Shared(address),
@@ -42,7 +41,7 @@ fn locate(space: Space, address: u64) -> Location {
 }
 
 /// Pages of global memory, locked one at a time.
-struct Cursor<'v> {
+pub(super) struct Cursor<'v> {
     view: &'v View,
     launch: u64,
     /// Address of the page, end of its allocation, the page.
@@ -50,7 +49,7 @@ struct Cursor<'v> {
 }
 
 impl<'v> Cursor<'v> {
-    fn new(grid: &'v Grid<'_>) -> Cursor<'v> {
+    pub(super) fn new(grid: &'v Grid<'_>) -> Cursor<'v> {
         Cursor { view: &grid.view, launch: grid.launch, held: None }
     }
 
@@ -71,31 +70,30 @@ impl<'v> Cursor<'v> {
 
 /// Everything about one access but its addresses.
 #[derive(Clone, Copy)]
-struct Access {
-    site: u32,
-    bytes: usize,
-    strength: Strength,
+pub(super) struct Access {
+    pub site: u32,
+    pub bytes: usize,
+    pub strength: Strength,
     /// By an asynchronous copy.
-    copies: bool,
+    pub copies: bool,
 }
 
 impl Access {
-    fn plain(site: u32, bytes: usize) -> Access {
+    pub(super) fn plain(site: u32, bytes: usize) -> Access {
         Access { site, bytes, strength: Strength::default(), copies: false }
     }
 }
 
 impl Core<'_> {
-    fn addresses(&self, warp: &Warp, address: Address) -> Lanes {
+    pub(super) fn addresses(&self, warp: &Warp, address: Address) -> Lanes {
         let base = warp.get(address.base);
         let narrow = if address.space == Space::Shared { u64::from(u32::MAX) } else { u64::MAX };
         std::array::from_fn(|lane| base[lane].wrapping_add_signed(address.offset) & narrow)
     }
 
-
     /// The active lanes whose address is a multiple of `bytes`; reports the others.
-    fn aligned(&mut self, warp: &Warp, active: u32, addresses: &Lanes, bytes: u64, site: u32) -> u32 {
-        let off = lanes(active).filter(|&lane| addresses[lane] % bytes != 0).fold(0u32, |mask, lane| mask | 1 << lane);
+    pub(super) fn aligned(&mut self, warp: &Warp, active: u32, addresses: &Lanes, bytes: u64, site: u32) -> u32 {
+        let off = lanes(active).filter(|&lane| !addresses[lane].is_multiple_of(bytes)).fold(0u32, |mask, lane| mask | 1 << lane);
         if off != 0 {
             let lane = off.trailing_zeros();
             let address = addresses[lane as usize];
@@ -105,12 +103,10 @@ impl Core<'_> {
         active & !off
     }
 
-    fn out_of_bounds(&mut self, warp: &Warp, lane: usize, site: u32, location: Location, bytes: u64) {
+    pub(super) fn out_of_bounds(&mut self, warp: &Warp, lane: usize, site: u32, location: Location, bytes: u64) {
         let (address, message) = match location {
             Location::Global(address) => match self.grid.view.nearest(address) {
-                Some((size, offset)) => {
-                    (address, format!("{bytes} bytes at offset {offset} of an allocation of {size} bytes"))
-                }
+                Some((size, offset)) => (address, format!("{bytes} bytes at offset {offset} of an allocation of {size} bytes")),
                 None => (address, format!("{bytes} bytes at {address:#x}, near no allocation")),
             },
             Location::Shared(offset) => {
@@ -132,7 +128,10 @@ impl Core<'_> {
         let lane = now.lanes.trailing_zeros();
         let (kind, message) = if with.is_pending() && self.comes_before(warp, with, now) {
             let verb = if writes { "writes" } else { "reads" };
-            (FaultKind::UnwaitedCopy, format!("{verb} bytes at {address:#x} that an asynchronous copy may still write: wait for it first"))
+            (
+                FaultKind::UnwaitedCopy,
+                format!("{verb} bytes at {address:#x} that an asynchronous copy may still write: wait for it first"),
+            )
         } else {
             let kind = if shared { FaultKind::SharedRace } else { FaultKind::GlobalRace };
             let (verb, past) = (if writes { "writes" } else { "reads" }, if wrote { "wrote" } else { "read" });
@@ -151,7 +150,7 @@ impl Core<'_> {
         own || warp.clock.is_before(earlier, now)
     }
 
-    fn tag(&self, warp: &Warp, lane: usize, access: Access, shared: bool) -> Tag {
+    pub(super) fn tag(&self, warp: &Warp, lane: usize, access: Access, shared: bool) -> Tag {
         let tag = Tag::new(self.index, warp.id, lane as u32, access.site, warp.clock.stamp);
         let Strength { strong, volatile, narrow, .. } = access.strength;
         if strong || volatile { tag.strong(narrow, volatile && shared) } else { tag }
@@ -192,7 +191,15 @@ impl Core<'_> {
     }
 
     /// One lane's read; `None` if it is out of bounds.
-    fn read(&mut self, cursor: &mut Cursor<'_>, warp: &mut Warp, lane: usize, access: Access, location: Location, out: &mut [u8]) -> Option<()> {
+    pub(super) fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        warp: &mut Warp,
+        lane: usize,
+        access: Access,
+        location: Location,
+        out: &mut [u8],
+    ) -> Option<()> {
         let n = out.len();
         match location {
             Location::Global(address) => {
@@ -243,26 +250,27 @@ impl Core<'_> {
     }
 
     /// Stores the elements of `parts`, `bytes` bytes each, for each active lane.
-    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, address: Address, bytes: u64, parts: &[Reg], strength: Strength) {
-        let addresses = self.addresses(warp, address);
-        let total = bytes as usize * parts.len();
+    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Store<'_>) {
+        let addresses = self.addresses(warp, op.address);
+        let bytes = op.bytes as usize;
+        let total = bytes * op.parts.len();
         let active = self.aligned(warp, active, &addresses, total as u64, site);
-        self.count(site, active, &addresses, address.space, total);
-        let access = Access { strength, ..Access::plain(site, total) };
-        let active = self.check_stores(warp, active, &addresses, address.space, access);
+        self.count(site, active, &addresses, op.address.space, total);
+        let access = Access { strength: op.strength, ..Access::plain(site, total) };
+        let active = self.check_stores(warp, active, &addresses, op.address.space, access);
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
         for lane in lanes(active) {
             let mut value = [0u8; 64];
-            for (part, out) in parts.iter().zip(value.chunks_exact_mut(bytes as usize)) {
-                out.copy_from_slice(&warp.get(*part)[lane].to_le_bytes()[..bytes as usize]);
+            for (part, out) in op.parts.iter().zip(value.chunks_exact_mut(bytes)) {
+                out.copy_from_slice(&warp.get(*part)[lane].to_le_bytes()[..bytes]);
             }
-            self.write(&mut cursor, warp, lane, access, locate(address.space, addresses[lane]), &value[..total]);
+            self.write(&mut cursor, warp, lane, access, locate(op.address.space, addresses[lane]), &value[..total]);
         }
     }
 
     /// Checks the stores of an instruction against everything before it. Returns the lanes that are inside memory.
-    fn check_stores(&mut self, warp: &mut Warp, active: u32, addresses: &Lanes, space: Space, access: Access) -> u32 {
+    pub(super) fn check_stores(&mut self, warp: &mut Warp, active: u32, addresses: &Lanes, space: Space, access: Access) -> u32 {
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
         let mut inside = active;
@@ -272,13 +280,19 @@ impl Core<'_> {
             let found = match location {
                 Location::Global(address) => {
                     let tag = self.tag(warp, lane, access, false);
-                    cursor.at(address, n as u64).map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
+                    cursor
+                        .at(address, n as u64)
+                        .map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
                 }
                 Location::Shared(address) => {
                     let tag = self.tag(warp, lane, access, true);
-                    self.shared.at(address, n as u64).map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
+                    self.shared
+                        .at(address, n as u64)
+                        .map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
                 }
-                Location::Local(offset) if offset.checked_add(n as u64).is_some_and(|end| end <= grid.program.local_bytes) => continue,
+                Location::Local(offset) if offset.checked_add(n as u64).is_some_and(|end| end <= grid.program.local_bytes) => {
+                    continue;
+                }
                 Location::Local(_) | Location::Param(_) => None,
             };
             match found {
@@ -287,7 +301,8 @@ impl Core<'_> {
                     inside &= !(1 << lane);
                 }
                 // The next copy into a stage: what is wrong, if anything, is that it was read before the copy was waited for.
-                Some((tag, Some(conflict), _)) if access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag) => {}
+                Some((tag, Some(conflict), _))
+                    if access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag) => {}
                 Some((tag, Some(conflict), address)) => {
                     self.conflict(warp, tag, conflict, true, matches!(location, Location::Shared(_)), address);
                 }
@@ -298,7 +313,15 @@ impl Core<'_> {
     }
 
     /// One lane's write, inside memory and checked.
-    fn write(&mut self, cursor: &mut Cursor<'_>, warp: &mut Warp, lane: usize, access: Access, location: Location, value: &[u8]) {
+    pub(super) fn write(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        warp: &mut Warp,
+        lane: usize,
+        access: Access,
+        location: Location,
+        value: &[u8],
+    ) {
         let n = value.len();
         let (page, offset, tag, address, shared) = match location {
             Location::Global(address) => {
@@ -330,7 +353,7 @@ impl Core<'_> {
         let clash = if changed { page.shadow.clash(offset, n, tag) } else { None };
         page.data[offset..offset + n].copy_from_slice(value);
         page.mark_written(offset, n);
-        page.shadow.write(offset, n, tag);
+        page.shadow.write(offset, n, tag, &warp.clock);
         if changed {
             self.progressed(shared);
         }
@@ -372,7 +395,7 @@ impl Core<'_> {
             self.grid.flags.read(flag, &mut warp.clock, true);
             let changed = page.store(offset, n, (op.f)(before, warp.get(op.b)[lane], warp.get(op.c)[lane]));
             page.mark_written(offset, n);
-            page.shadow.write(offset, n, tag);
+            page.shadow.write(offset, n, tag, &warp.clock);
             if !shared {
                 page.read_sectors |= 1 << (offset / SECTOR);
                 page.written_sectors |= 1 << (offset / SECTOR);
@@ -390,140 +413,12 @@ impl Core<'_> {
         }
     }
 
-    /// Issues an asynchronous copy for each active lane.
-    pub(crate) fn copy_async(&mut self, warp: &mut Warp, active: u32, site: u32, op: &CopyAsync) {
-        let (to, from) = (self.addresses(warp, op.to), self.addresses(warp, op.from));
-        let n = op.size as usize;
-        let active = self.aligned(warp, active, &to, op.size, site);
-        let active = self.aligned(warp, active, &from, op.size, site);
-        let ignored = op.ignore.map_or(0, |guard| warp.test(guard));
-        let source_bytes: [usize; LANES] = std::array::from_fn(|lane| match op.source_bytes {
-            _ if ignored >> lane & 1 == 1 => 0,
-            Some(register) => (warp.get(register)[lane] as u32).min(op.size as u32) as usize,
-            None => n,
-        });
-        let reading = lanes(active).filter(|&lane| source_bytes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
-        self.count(site, reading, &from, Space::Global, n);
-        self.count_shared(site, active, &to, n);
-        let access = Access { copies: true, ..Access::plain(site, n) };
-        let active = self.check_stores(warp, active, &to, Space::Shared, access);
-        let grid = self.grid;
-        let mut cursor = Cursor::new(grid);
-        for lane in lanes(active) {
-            let (to, from) = (to[lane], from[lane]);
-            let mut ignored = [0; 16];
-            if self.read_pieces(&mut cursor, warp, lane, access, from, &mut ignored[..source_bytes[lane]]).is_none() {
-                self.out_of_bounds(warp, lane, site, Location::Global(from), source_bytes[lane] as u64);
-                continue;
-            }
-            let tag = self.tag(warp, lane, access, true).pending();
-            if let Some((page, offset)) = self.shared.at(to, op.size) {
-                page.shadow.write(offset, n, tag);
-            }
-            warp.copies.issue(lane as u32, to, from, n, source_bytes[lane], site);
-        }
-    }
-
-    /// Reads a range of any length up to 16 from global memory, in aligned pieces.
-    fn read_pieces(&mut self, cursor: &mut Cursor<'_>, warp: &mut Warp, lane: usize, access: Access, from: u64, out: &mut [u8]) -> Option<()> {
-        let mut done = 0;
-        while done < out.len() {
-            let left = out.len() - done;
-            let piece = if left >= 16 { 16 } else { 1 << left.ilog2() };
-            let access = Access { bytes: piece, ..access };
-            self.read(cursor, warp, lane, access, Location::Global(from + done as u64), &mut out[done..done + piece])?;
-            done += piece;
-        }
-        Some(())
-    }
-
-    /// Waits for asynchronous copies of the active lanes: now they land.
-    pub(crate) fn copy_wait(&mut self, warp: &mut Warp, active: u32, newest: Option<u64>) {
-        for copy in warp.copies.wait(active, newest) {
-            self.land(warp, copy);
-        }
-    }
-
-    fn land(&mut self, warp: &mut Warp, copy: Copy) {
-        let Copy { lane, to, from, bytes, source_bytes, site, .. } = copy;
-        let access = Access::plain(site, bytes);
-        let mut value = [0; 16];
-        let grid = self.grid;
-        let mut cursor = Cursor::new(grid);
-        // Read again: the copy may as well read now, so a write since the issue races with it.
-        let read = self.read_pieces(&mut cursor, warp, lane as usize, access, from, &mut value[..source_bytes]);
-        let tag = self.tag(warp, lane as usize, access, true);
-        if let (Some(()), Some((page, offset))) = (read, self.shared.at(to, bytes as u64)) {
-            page.data[offset..offset + bytes].copy_from_slice(&value[..bytes]);
-            page.mark_written(offset, bytes);
-            page.shadow.write(offset, bytes, tag);
-            self.progressed(true);
-        }
-    }
-
-    /// Eight-row matrices of 16-bit elements: lane i of the k-th group of eight gives the address of row i of matrix k.
-    pub(crate) fn load_matrix(&mut self, warp: &mut Warp, site: u32, address: Address, parts: &[Reg], transposed: bool) {
-        let Some(rows) = self.matrix_rows(warp, site, address, parts.len()) else { return };
-        let access = Access::plain(site, 16);
-        let mut matrices = [[[0u16; 8]; 8]; 4];
-        let grid = self.grid;
-        let mut cursor = Cursor::new(grid);
-        for (lane, row) in rows.iter().enumerate().take(8 * parts.len()) {
-            let Some(address) = *row else { continue };
-            let mut bytes = [0; 16];
-            if self.read(&mut cursor, warp, lane, access, Location::Shared(address), &mut bytes).is_none() {
-                self.out_of_bounds(warp, lane, site, Location::Shared(address), 16);
-                continue;
-            }
-            matrices[lane / 8][lane % 8] = std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]));
-        }
-        for (matrix, &register) in matrices.iter().zip(parts) {
-            warp.set(register, u32::MAX, &fragment(matrix, transposed));
-        }
-    }
-
-    /// The reverse of [`Core::load_matrix`].
-    pub(crate) fn store_matrix(&mut self, warp: &mut Warp, site: u32, address: Address, parts: &[Reg], transposed: bool) {
-        let Some(rows) = self.matrix_rows(warp, site, address, parts.len()) else { return };
-        let access = Access::plain(site, 16);
-        let addresses: Lanes = std::array::from_fn(|lane| rows[lane].unwrap_or(0));
-        let active = (0..8 * parts.len()).filter(|&lane| rows[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane);
-        let active = self.check_stores(warp, active, &addresses, Space::Shared, access);
-        let grid = self.grid;
-        let mut cursor = Cursor::new(grid);
-        for lane in lanes(active) {
-            let registers = warp.get(parts[lane / 8]);
-            let row: [u16; 8] = std::array::from_fn(|column| {
-                let (r, c) = if transposed { (column, lane % 8) } else { (lane % 8, column) };
-                (registers[r * 4 + c / 2] >> (16 * (c % 2))) as u16
-            });
-            let mut bytes = [0; 16];
-            row.iter().zip(bytes.chunks_exact_mut(2)).for_each(|(x, out)| out.copy_from_slice(&x.to_le_bytes()));
-            self.write(&mut cursor, warp, lane, access, Location::Shared(addresses[lane]), &bytes);
-        }
-    }
-
-    /// The shared-memory offsets of the rows of matrices, aligned and counted.
-    fn matrix_rows(&mut self, warp: &Warp, site: u32, address: Address, matrices: usize) -> Option<[Option<u64>; LANES]> {
-        let mut addresses = self.addresses(warp, address);
-        if address.space == Space::Generic {
-            for a in &mut addresses {
-                let Location::Shared(offset) = locate(Space::Generic, *a) else { continue };
-                *a = offset;
-            }
-        }
-        let named = u32::MAX >> (LANES - 8 * matrices);
-        let aligned = self.aligned(warp, named, &addresses, 16, site);
-        self.count_matrices(site, &addresses, matrices);
-        Some(std::array::from_fn(|lane| (aligned >> lane & 1 == 1).then_some(addresses[lane])))
-    }
-
     /// The name of a flag in shared memory: unique among blocks, unlike its offset.
     fn flag(&self, offset: u64) -> u64 {
         SHARED_WINDOW | u64::from(self.index) << 24 | offset
     }
 
-    fn count(&mut self, site: u32, active: u32, addresses: &Lanes, space: Space, bytes: usize) {
+    pub(super) fn count(&mut self, site: u32, active: u32, addresses: &Lanes, space: Space, bytes: usize) {
         if !self.grid.options.counters || active == 0 {
             return;
         }
@@ -541,7 +436,7 @@ impl Core<'_> {
         }
     }
 
-    fn count_shared(&mut self, site: u32, active: u32, addresses: &Lanes, bytes: usize) {
+    pub(super) fn count_shared(&mut self, site: u32, active: u32, addresses: &Lanes, bytes: usize) {
         if self.grid.options.counters && active != 0 {
             let (taken, ideal) = conflicts::wavefronts(active, addresses, bytes);
             let counts = &mut self.counts[site as usize];
@@ -550,21 +445,6 @@ impl Core<'_> {
             counts.ideal_wavefronts += ideal;
         }
     }
-
-    fn count_matrices(&mut self, site: u32, addresses: &Lanes, matrices: usize) {
-        for matrix in 0..matrices {
-            self.count_shared(site, 0xFF << (8 * matrix), addresses, 16);
-        }
-    }
-}
-
-/// The registers of a matrix: lane i holds elements 2(i mod 4) and 2(i mod 4) + 1 of row i / 4 (PTX ISA, ldmatrix).
-fn fragment(matrix: &[[u16; 8]; 8], transposed: bool) -> Lanes {
-    let element = |row: usize, column: usize| if transposed { matrix[column][row] } else { matrix[row][column] };
-    std::array::from_fn(|lane| {
-        let (row, column) = (lane / 4, lane % 4 * 2);
-        u64::from(element(row, column)) | u64::from(element(row, column + 1)) << 16
-    })
 }
 
 /// A load, as [`crate::ir::Op::Load`] holds it.
@@ -577,6 +457,14 @@ pub(crate) struct Load<'i> {
     pub strength: Strength,
 }
 
+/// A store, as [`crate::ir::Op::Store`] holds it.
+pub(crate) struct Store<'i> {
+    pub address: Address,
+    pub bytes: u64,
+    pub parts: &'i [Reg],
+    pub strength: Strength,
+}
+
 /// An atomic, as [`crate::ir::Op::Atomic`] holds it.
 pub(crate) struct Atomic<'i> {
     pub address: Address,
@@ -586,14 +474,4 @@ pub(crate) struct Atomic<'i> {
     pub c: Reg,
     pub d: Option<Reg>,
     pub strength: Strength,
-}
-
-/// A copy, as [`crate::ir::Op::CopyAsync`] holds it.
-#[derive(Clone, Copy)]
-pub(crate) struct CopyAsync {
-    pub to: Address,
-    pub from: Address,
-    pub size: u64,
-    pub source_bytes: Option<Reg>,
-    pub ignore: Option<Guard>,
 }

@@ -66,19 +66,31 @@ impl Core<'_> {
                 return Step::Switch;
             }
             let missing: Vec<String> = lanes(warp.live & !active).map(|lane| lane.to_string()).collect();
-            return self.broken_barrier(warp, active, format!("a barrier without lanes {} of the warp, which have not exited", missing.join(", ")));
+            return self.broken_barrier(
+                warp,
+                active,
+                format!("a barrier without lanes {} of the warp, which have not exited", missing.join(", ")),
+            );
         }
         if id >= BARRIERS as u64 {
             return self.broken_barrier(warp, active, format!("barrier {id}: there are 0 to {}", BARRIERS - 1));
         }
         if let Some(n) = threads.filter(|n| n % LANES as u64 != 0 || *n == 0) {
-            return self.broken_barrier(warp, active, format!("a barrier of {n} threads: the number must be a multiple of {LANES}"));
+            return self.broken_barrier(
+                warp,
+                active,
+                format!("a barrier of {n} threads: the number must be a multiple of {LANES}"),
+            );
         }
         let barrier = &mut self.barriers.0[id as usize];
         if barrier.arrived > 0 && barrier.threads != threads {
             let (one, other) = (barrier.threads, threads);
             let words = |n: Option<u64>| n.map_or("all threads".to_string(), |n| format!("{n} threads"));
-            return self.broken_barrier(warp, active, format!("waits for {} at barrier {id}, where others wait for {}", words(other), words(one)));
+            return self.broken_barrier(
+                warp,
+                active,
+                format!("waits for {} at barrier {id}, where others wait for {}", words(other), words(one)),
+            );
         }
         barrier.threads = threads;
         // A whole warp counts as 32 threads even when the block's last one is smaller.
@@ -136,7 +148,14 @@ impl Core<'_> {
             let place = |w: &Waiting| self.grid.place(w.pc as u32, self.index, w.warp as u32, w.mask.trailing_zeros());
             let message = format!("barrier {id} of all threads is reached at two places");
             let (place, other) = (place(first), Some(place(other)));
-            self.grid.report(Fault { kind: FaultKind::DivergentBarrier, kernel: String::new(), place, address: 0, other, message });
+            self.grid.report(Fault {
+                kind: FaultKind::DivergentBarrier,
+                kernel: String::new(),
+                place,
+                address: 0,
+                other,
+                message,
+            });
         }
     }
 

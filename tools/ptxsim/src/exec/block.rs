@@ -220,7 +220,16 @@ impl<'g> Block<'g> {
 impl Core<'_> {
     /// Reports a fault of a thread.
     #[allow(clippy::too_many_arguments)] // the parts of a report
-    pub(crate) fn fault(&mut self, kind: FaultKind, warp: &Warp, lane: u32, site: u32, address: u64, other: Option<Place>, message: String) {
+    pub(crate) fn fault(
+        &mut self,
+        kind: FaultKind,
+        warp: &Warp,
+        lane: u32,
+        site: u32,
+        address: u64,
+        other: Option<Place>,
+        message: String,
+    ) {
         let place = self.grid.place(site, self.index, warp.id, lane);
         self.grid.report(Fault { kind, kernel: String::new(), place, address, other, message });
     }

@@ -1,4 +1,14 @@
 //! Asynchronous copies in flight. They land as late as the rules allow: when the thread that issued them waits.
+//!
+//! What is particular to cp.async is how a copy is waited for: by groups of the issuing thread. A copy that a barrier object
+//! completes (mbarrier, the bulk copies of sm_90) is the same thing with another way to wait: [`Copies::wait`] is where it would
+//! be asked for, and [`Core::land`] what would then be done.
+
+use super::access::{Access, Cursor, Location, lanes};
+use super::block::Core;
+use super::warp::Warp;
+use crate::ir::{Address, Guard, LANES, Reg};
+use crate::syntax::Space;
 
 /// A cp.async that was issued and not waited for.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +58,97 @@ impl Copies {
         self.pending = pending;
         landed
     }
+}
+
+impl Core<'_> {
+    /// Issues an asynchronous copy for each active lane.
+    pub(crate) fn copy_async(&mut self, warp: &mut Warp, active: u32, site: u32, op: &CopyAsync) {
+        let (to, from) = (self.addresses(warp, op.to), self.addresses(warp, op.from));
+        let n = op.size as usize;
+        let active = self.aligned(warp, active, &to, op.size, site);
+        let active = self.aligned(warp, active, &from, op.size, site);
+        let ignored = op.ignore.map_or(0, |guard| warp.test(guard));
+        let source_bytes: [usize; LANES] = std::array::from_fn(|lane| match op.source_bytes {
+            _ if ignored >> lane & 1 == 1 => 0,
+            Some(register) => (warp.get(register)[lane] as u32).min(op.size as u32) as usize,
+            None => n,
+        });
+        let reading = lanes(active).filter(|&lane| source_bytes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
+        self.count(site, reading, &from, Space::Global, n);
+        self.count_shared(site, active, &to, n);
+        let access = Access { copies: true, ..Access::plain(site, n) };
+        let active = self.check_stores(warp, active, &to, Space::Shared, access);
+        let grid = self.grid;
+        let mut cursor = Cursor::new(grid);
+        for lane in lanes(active) {
+            let (to, from) = (to[lane], from[lane]);
+            let mut ignored = [0; 16];
+            if self.read_pieces(&mut cursor, warp, lane, access, from, &mut ignored[..source_bytes[lane]]).is_none() {
+                self.out_of_bounds(warp, lane, site, Location::Global(from), source_bytes[lane] as u64);
+                continue;
+            }
+            let tag = self.tag(warp, lane, access, true).pending();
+            if let Some((page, offset)) = self.shared.at(to, op.size) {
+                page.shadow.write(offset, n, tag, &warp.clock);
+            }
+            warp.copies.issue(lane as u32, to, from, n, source_bytes[lane], site);
+        }
+    }
+
+    /// Reads a range of any length up to 16 from global memory, in aligned pieces.
+    fn read_pieces(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        warp: &mut Warp,
+        lane: usize,
+        access: Access,
+        from: u64,
+        out: &mut [u8],
+    ) -> Option<()> {
+        let mut done = 0;
+        while done < out.len() {
+            let left = out.len() - done;
+            let piece = if left >= 16 { 16 } else { 1 << left.ilog2() };
+            let access = Access { bytes: piece, ..access };
+            self.read(cursor, warp, lane, access, Location::Global(from + done as u64), &mut out[done..done + piece])?;
+            done += piece;
+        }
+        Some(())
+    }
+
+    /// Waits for asynchronous copies of the active lanes: now they land.
+    pub(crate) fn copy_wait(&mut self, warp: &mut Warp, active: u32, newest: Option<u64>) {
+        for copy in warp.copies.wait(active, newest) {
+            self.land(warp, copy);
+        }
+    }
+
+    fn land(&mut self, warp: &mut Warp, copy: Copy) {
+        let Copy { lane, to, from, bytes, source_bytes, site, .. } = copy;
+        let access = Access::plain(site, bytes);
+        let mut value = [0; 16];
+        let grid = self.grid;
+        let mut cursor = Cursor::new(grid);
+        // Read again: the copy may as well read now, so a write since the issue races with it.
+        let read = self.read_pieces(&mut cursor, warp, lane as usize, access, from, &mut value[..source_bytes]);
+        let tag = self.tag(warp, lane as usize, access, true);
+        if let (Some(()), Some((page, offset))) = (read, self.shared.at(to, bytes as u64)) {
+            page.data[offset..offset + bytes].copy_from_slice(&value[..bytes]);
+            page.mark_written(offset, bytes);
+            page.shadow.write(offset, bytes, tag, &warp.clock);
+            self.progressed(true);
+        }
+    }
+}
+
+/// A copy, as [`crate::ir::Op::CopyAsync`] holds it.
+#[derive(Clone, Copy)]
+pub(crate) struct CopyAsync {
+    pub to: Address,
+    pub from: Address,
+    pub size: u64,
+    pub source_bytes: Option<Reg>,
+    pub ignore: Option<Guard>,
 }
 
 #[cfg(test)]

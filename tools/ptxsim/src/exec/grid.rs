@@ -95,7 +95,13 @@ struct Queue<'g> {
 }
 
 /// Runs `program` to its end.
-pub(crate) fn run(program: &Program, memory: &Memory, geometry: Geometry, parameters: &[u8], options: &Options) -> Result<Report> {
+pub(crate) fn run(
+    program: &Program,
+    memory: &Memory,
+    geometry: Geometry,
+    parameters: &[u8],
+    options: &Options,
+) -> Result<Report> {
     check(program, &geometry, parameters)?;
     let addresses = module_variables(program, memory)?;
     let (registers, varying) = presets(program, &geometry, &addresses);

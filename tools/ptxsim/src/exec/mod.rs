@@ -1,7 +1,7 @@
 //! Runs decoded kernels.
 //!
 //! [`grid`]: a launch; blocks go to all cores. [`block`]: the warps of a block, one running at a time in seeded random order.
-//! [`warp`]: registers and divergence. [`step`]: one instruction. [`access`]: memory. [`barrier`], [`collective`]: what threads do
+//! [`warp`]: registers and divergence. [`step`]: one instruction. [`access`], [`copies`], [`matrices`]: memory. [`barrier`], [`collective`]: what threads do
 //! together. [`clock`]: what comes before what.
 
 mod access;
@@ -13,6 +13,7 @@ mod conflicts;
 mod copies;
 mod faults;
 mod grid;
+mod matrices;
 mod shared;
 mod step;
 mod warp;

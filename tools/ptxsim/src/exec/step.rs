@@ -1,12 +1,12 @@
 //! One instruction of one warp.
 
-use super::access::{Atomic, CopyAsync, Load};
+use super::access::{Atomic, Load, Store};
 use super::barrier::Arrival;
 use super::block::Core;
+use super::copies::CopyAsync;
 use super::warp::Warp;
 use crate::fault::FaultKind;
 use crate::ir::{LANES, Lanes, Op, Reg};
-use crate::number::mma::{MmaKind, mma};
 
 /// What an instruction means for its warp's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,9 @@ impl Core<'_> {
                     Load { address: *address, bytes: *bytes, signed_bits: *signed_bits, parts, widths, strength: *strength };
                 self.load(warp, active, site, &load);
             }
-            Op::Store { address, bytes, parts, strength } => self.store(warp, active, site, *address, *bytes, parts, *strength),
+            Op::Store { address, bytes, parts, strength } => {
+                self.store(warp, active, site, &Store { address: *address, bytes: *bytes, parts, strength: *strength });
+            }
             Op::Atomic { address, bytes, f, b, c, d, strength } => {
                 let atomic = Atomic { address: *address, bytes: *bytes, f, b: *b, c: *c, d: *d, strength: *strength };
                 self.atomic(warp, active, site, &atomic);
@@ -202,53 +204,5 @@ impl Core<'_> {
             Op::Branch { .. } | Op::BranchTable { .. } | Op::Collective { .. } | Op::Barrier { .. } => {}
             Op::Exit | Op::Trap | Op::Nothing => {}
         }
-    }
-
-    /// Matrix instructions need all 32 lanes; says so if they are not there.
-    fn whole(&mut self, warp: &Warp, active: u32, site: u32) -> bool {
-        if active != u32::MAX {
-            let lane = (!active).trailing_zeros();
-            let message = format!("a matrix instruction without lane {lane}: all lanes of the warp must execute it together");
-            self.fault(FaultKind::DivergentBarrier, warp, lane, site, 0, None, message);
-        }
-        active == u32::MAX
-    }
-
-    fn matrix(&mut self, warp: &mut Warp, site: u32, op: &Op) {
-        match op {
-            Op::LoadMatrix { address, parts, transposed } => self.load_matrix(warp, site, *address, parts, *transposed),
-            Op::StoreMatrix { address, parts, transposed } => self.store_matrix(warp, site, *address, parts, *transposed),
-            Op::MoveMatrix { d, a } => {
-                let rows = *warp.get(*a);
-                let element = |row: usize, column: usize| rows[row * 4 + column / 2] >> (16 * (column % 2)) & 0xFFFF;
-                let out: Lanes = std::array::from_fn(|lane| {
-                    let (row, column) = (lane / 4, lane % 4 * 2);
-                    element(column, row) | element(column + 1, row) << 16
-                });
-                warp.set(*d, u32::MAX, &out);
-            }
-            Op::Mma { kind, d, a, b, c } => multiply(warp, *kind, d, [a, b, c]),
-            _ => {}
-        }
-    }
-}
-
-fn multiply(warp: &mut Warp, kind: MmaKind, d: &[Reg], operands: [&[Reg]; 3]) {
-    /// Registers of the largest fragment.
-    const MOST: usize = 4;
-    let fragment = |registers: &[Reg]| {
-        let mut out = [[0u32; LANES]; MOST];
-        for (register, out) in registers.iter().zip(&mut out) {
-            let from = warp.get(*register);
-            *out = std::array::from_fn(|lane| from[lane] as u32);
-        }
-        out
-    };
-    let [a, b, c] = operands.map(fragment);
-    let [na, nb, nc] = operands.map(<[Reg]>::len);
-    let mut out = [[0u32; LANES]; MOST];
-    mma(kind, &a[..na], &b[..nb], &c[..nc], &mut out[..d.len()]);
-    for (register, value) in d.iter().zip(&out) {
-        warp.set(*register, u32::MAX, &value.map(u64::from));
     }
 }

@@ -261,7 +261,13 @@ impl Warp {
             join.expected &= !lanes;
             if join.expected == join.arrived {
                 if join.arrived != 0 {
-                    let fragment = Fragment { pc: join.pc, mask: join.arrived, join: join.parent, state: State::Ready, spin: Spin::default() };
+                    let fragment = Fragment {
+                        pc: join.pc,
+                        mask: join.arrived,
+                        join: join.parent,
+                        state: State::Ready,
+                        spin: Spin::default(),
+                    };
                     self.fragments.push(fragment);
                 }
                 self.free_joins.push(index);

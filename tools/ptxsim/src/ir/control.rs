@@ -46,9 +46,8 @@ impl<'m> Context<'_, 'm> {
                 let d = self.dest(0)?;
                 self.push(Class::Collective, Op::ActiveMask { d })
             }
-            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "createpolicy" => {
-                self.memory()
-            }
+            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" | "prefetchu" | "discard" | "applypriority"
+            | "createpolicy" => self.memory(),
             "mma" | "ldmatrix" | "stmatrix" | "movmatrix" => self.tensor(),
             "mov" | "cvt" | "cvta" | "isspacep" | "setp" | "set" | "selp" | "slct" | "prmt" => self.moves(),
             _ => self.arithmetic(),
@@ -156,12 +155,8 @@ impl<'m> Context<'_, 'm> {
         if !self.opcode.flag("sync") {
             return self.fail("shfl without .sync is not in the PTX ISA since 6.4");
         }
-        let modes = [
-            ("up", ShuffleMode::Up),
-            ("down", ShuffleMode::Down),
-            ("bfly", ShuffleMode::Butterfly),
-            ("idx", ShuffleMode::Index),
-        ];
+        let modes =
+            [("up", ShuffleMode::Up), ("down", ShuffleMode::Down), ("bfly", ShuffleMode::Butterfly), ("idx", ShuffleMode::Index)];
         let Some(mode) = self.opcode.choice(&modes) else { return self.unknown() };
         self.opcode.ty();
         self.expect_operands(5)?;
@@ -176,8 +171,7 @@ impl<'m> Context<'_, 'm> {
         if !self.opcode.flag("sync") {
             return self.fail("vote without .sync is not in the PTX ISA since 6.4");
         }
-        let modes =
-            [("all", VoteMode::All), ("any", VoteMode::Any), ("uni", VoteMode::Uniform), ("ballot", VoteMode::Ballot)];
+        let modes = [("all", VoteMode::All), ("any", VoteMode::Any), ("uni", VoteMode::Uniform), ("ballot", VoteMode::Ballot)];
         let Some(mode) = self.opcode.choice(&modes) else { return self.unknown() };
         self.opcode.ty();
         self.expect_operands(3)?;

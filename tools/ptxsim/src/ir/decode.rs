@@ -220,7 +220,9 @@ impl<'m> Builder<'m> {
         }
         let (flops, tensor_type) = super::tensor::work(&inst.op, class);
         let text = self.lines.get(statement.line as usize - 1).map_or("", |line| line.trim());
-        let source = (!spot.file.is_empty()).then(|| (spot.file.clone(), spot.line));
+        // Counts go to the line that calls a wrapper of an instruction, not to the wrapper.
+        let own = (!spot.file.is_empty()).then(|| (spot.file.clone(), spot.line));
+        let source = spot.inlined_at.clone().or(own);
         self.sites.push(Site { class, flops, tensor_type, ptx_line: statement.line, source, text: text.into() });
         self.spots.push(spot);
         self.insts.push(inst);
@@ -282,7 +284,9 @@ impl<'m> Builder<'m> {
             return fail(format!("calls nested {MAX_CALLS} deep: recursion is not supported"));
         }
         let mut arguments = Vec::new();
-        for operand in statement.operands.iter().filter_map(|o| if let Operand::List(all) = o { Some(all) } else { None }).flatten() {
+        for operand in
+            statement.operands.iter().filter_map(|o| if let Operand::List(all) = o { Some(all) } else { None }).flatten()
+        {
             match operand {
                 Operand::Local(index) => arguments.push(frame.variables[*index]),
                 _ => return fail("arguments of a call must be `.param` variables".into()),

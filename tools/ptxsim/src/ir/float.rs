@@ -36,7 +36,8 @@ impl Context<'_, '_> {
         let full = self.opcode.flag("full");
         let rounding = self.opcode.rounding();
         let (ftz, sat, relu) = (self.opcode.flag("ftz"), self.opcode.flag("sat"), self.opcode.flag("relu"));
-        let extremum = Extremum { ftz, nan: self.opcode.flag("NaN"), xorsign_abs: self.opcode.flag("xorsign") && self.opcode.flag("abs") };
+        let extremum =
+            Extremum { ftz, nan: self.opcode.flag("NaN"), xorsign_abs: self.opcode.flag("xorsign") && self.opcode.flag("abs") };
         if self.opcode.name == "testp" {
             return self.test_property();
         }
@@ -47,7 +48,9 @@ impl Context<'_, '_> {
             Type::F32 if !relu => exact_f32(self.opcode.name, mode, extremum),
             Type::F64 if approximate => approximate_f64(self.opcode.name),
             Type::F64 if !relu && !sat => exact_f64(self.opcode.name, mode),
-            Type::F16 | Type::F16x2 => half_op::<F16>(self.opcode.name, ty == Type::F16x2, HalfMode { ftz, sat, relu }, extremum, approximate),
+            Type::F16 | Type::F16x2 => {
+                half_op::<F16>(self.opcode.name, ty == Type::F16x2, HalfMode { ftz, sat, relu }, extremum, approximate)
+            }
             Type::Bf16 | Type::Bf16x2 => {
                 half_op::<Bf16>(self.opcode.name, ty == Type::Bf16x2, HalfMode { ftz, sat, relu }, extremum, approximate)
             }

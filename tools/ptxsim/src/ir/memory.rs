@@ -12,8 +12,27 @@ use crate::syntax::{Operand, Space, Type};
 
 /// Modifiers that speak to caches.
 const HINTS: [&str; 21] = [
-    "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified", "noftz", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first",
-    "L1::evict_last", "L1::no_allocate", "L2::cache_hint", "L2::64B", "L2::128B", "L2::256B", "L2::evict_first", "L2::evict_last",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "nc",
+    "unified",
+    "noftz",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::cache_hint",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "L2::evict_first",
+    "L2::evict_last",
 ];
 
 impl Context<'_, '_> {
@@ -179,9 +198,7 @@ fn update(name: &'static str, ty: Type) -> Option<Update> {
             let sum = arithmetic::add(f32::from_bits(a as u32), f32::from_bits(b as u32), Mode::default());
             sum.to_bits().into()
         }),
-        ("add", Type::F64) => {
-            Box::new(|a, b, _| double::add(f64::from_bits(a), f64::from_bits(b), Mode::default()).to_bits())
-        }
+        ("add", Type::F64) => Box::new(|a, b, _| double::add(f64::from_bits(a), f64::from_bits(b), Mode::default()).to_bits()),
         ("add", Type::F16) => Box::new(|a, b, _| half::add::<F16>(a as u16, b as u16, HalfMode::default()).into()),
         ("add", Type::Bf16) => Box::new(|a, b, _| half::add::<Bf16>(a as u16, b as u16, HalfMode::default()).into()),
         ("add", Type::F16x2) => {

@@ -83,12 +83,37 @@ pub(crate) struct Strength {
 
 /// What a collective operation of a warp computes.
 pub(crate) enum Collective {
-    Shuffle { mode: ShuffleMode, value: Reg, lane: Reg, clamp: Reg, out: Reg, valid: Option<Pred> },
-    Vote { mode: VoteMode, input: Guard, out: VoteOut },
-    MatchAny { value: Reg, out: Reg },
-    MatchAll { value: Reg, out: Reg, all: Option<Pred> },
-    Reduce { f: fn(u64, u64) -> u64, value: Reg, out: Reg },
-    Elect { out: Reg, elected: Pred },
+    Shuffle {
+        mode: ShuffleMode,
+        value: Reg,
+        lane: Reg,
+        clamp: Reg,
+        out: Reg,
+        valid: Option<Pred>,
+    },
+    Vote {
+        mode: VoteMode,
+        input: Guard,
+        out: VoteOut,
+    },
+    MatchAny {
+        value: Reg,
+        out: Reg,
+    },
+    MatchAll {
+        value: Reg,
+        out: Reg,
+        all: Option<Pred>,
+    },
+    Reduce {
+        f: fn(u64, u64) -> u64,
+        value: Reg,
+        out: Reg,
+    },
+    Elect {
+        out: Reg,
+        elected: Pred,
+    },
     /// `bar.warp.sync`: also orders memory among its lanes.
     Barrier,
 }
@@ -121,11 +146,20 @@ pub(crate) enum BarrierKind {
     Sync,
     Arrive,
     /// Count of threads whose predicate holds.
-    Popc { input: Guard, out: Reg },
+    Popc {
+        input: Guard,
+        out: Reg,
+    },
     /// Whether it holds for all.
-    And { input: Guard, out: Pred },
+    And {
+        input: Guard,
+        out: Pred,
+    },
     /// Whether it holds for any.
-    Or { input: Guard, out: Pred },
+    Or {
+        input: Guard,
+        out: Pred,
+    },
 }
 
 /// Part of the name of `mov`'s unpacked destinations.
@@ -133,41 +167,153 @@ pub(crate) type Parts = Vec<Option<Reg>>;
 
 /// What an instruction does.
 pub(crate) enum Op {
-    Value { f: Value, d: Reg, a: Reg, b: Reg, c: Reg },
-    Carry { f: Carry, d: Reg, a: Reg, b: Reg, c: Reg, writes: bool },
+    Value {
+        f: Value,
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        c: Reg,
+    },
+    Carry {
+        f: Carry,
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        c: Reg,
+        writes: bool,
+    },
     /// `setp`: d = test & combine, q = !test & combine (with other connectives likewise).
-    SetPred { f: Test, a: Reg, b: Reg, combine: Option<(BoolOp, Guard)>, d: Option<Pred>, q: Option<Pred> },
+    SetPred {
+        f: Test,
+        a: Reg,
+        b: Reg,
+        combine: Option<(BoolOp, Guard)>,
+        d: Option<Pred>,
+        q: Option<Pred>,
+    },
     /// `set`: the value of true where the test holds, else 0.
-    Set { f: Test, a: Reg, b: Reg, combine: Option<(BoolOp, Guard)>, d: Reg, truth: u64 },
-    Select { p: Guard, d: Reg, a: Reg, b: Reg },
+    Set {
+        f: Test,
+        a: Reg,
+        b: Reg,
+        combine: Option<(BoolOp, Guard)>,
+        d: Reg,
+        truth: u64,
+    },
+    Select {
+        p: Guard,
+        d: Reg,
+        a: Reg,
+        b: Reg,
+    },
     /// Logic on predicates.
-    PredLogic { f: fn(u32, u32, u32) -> u32, d: Pred, a: Guard, b: Guard, c: Guard },
+    PredLogic {
+        f: fn(u32, u32, u32) -> u32,
+        d: Pred,
+        a: Guard,
+        b: Guard,
+        c: Guard,
+    },
     /// Splits a register into parts of `bits` bits, lowest first.
-    Unpack { parts: Parts, a: Reg, bits: u32 },
+    Unpack {
+        parts: Parts,
+        a: Reg,
+        bits: u32,
+    },
     /// Joins parts of `bits` bits, lowest first.
-    Pack { parts: Vec<Reg>, d: Reg, bits: u32 },
+    Pack {
+        parts: Vec<Reg>,
+        d: Reg,
+        bits: u32,
+    },
     /// `%clock` and its like: warp instructions issued by the block so far.
-    Clock { d: Reg },
-    ActiveMask { d: Reg },
-    Load { address: Address, bytes: u64, signed_bits: Option<u32>, parts: Parts, widths: Vec<u32>, strength: Strength },
-    Store { address: Address, bytes: u64, parts: Vec<Reg>, strength: Strength },
-    Atomic { address: Address, bytes: u64, f: Update, b: Reg, c: Reg, d: Option<Reg>, strength: Strength },
+    Clock {
+        d: Reg,
+    },
+    ActiveMask {
+        d: Reg,
+    },
+    Load {
+        address: Address,
+        bytes: u64,
+        signed_bits: Option<u32>,
+        parts: Parts,
+        widths: Vec<u32>,
+        strength: Strength,
+    },
+    Store {
+        address: Address,
+        bytes: u64,
+        parts: Vec<Reg>,
+        strength: Strength,
+    },
+    Atomic {
+        address: Address,
+        bytes: u64,
+        f: Update,
+        b: Reg,
+        c: Reg,
+        d: Option<Reg>,
+        strength: Strength,
+    },
     /// cp.async: `size` bytes from global to shared memory, of which `source_bytes` are read and the rest is zero.
-    CopyAsync { to: Address, from: Address, size: u64, source_bytes: Option<Reg>, ignore: Option<Guard> },
+    CopyAsync {
+        to: Address,
+        from: Address,
+        size: u64,
+        source_bytes: Option<Reg>,
+        ignore: Option<Guard>,
+    },
     CopyCommit,
     /// Waits until at most this many of the thread's newest groups are pending; `None`: for all copies.
-    CopyWait { newest: Option<u64> },
+    CopyWait {
+        newest: Option<u64>,
+    },
     /// `parts` 8x8 matrices of 16-bit elements.
-    LoadMatrix { address: Address, parts: Vec<Reg>, transposed: bool },
-    StoreMatrix { address: Address, parts: Vec<Reg>, transposed: bool },
-    MoveMatrix { d: Reg, a: Reg },
-    Mma { kind: MmaKind, d: Vec<Reg>, a: Vec<Reg>, b: Vec<Reg>, c: Vec<Reg> },
-    Collective { what: Collective, mask: Reg },
-    Barrier { kind: BarrierKind, id: Reg, threads: Option<Reg>, aligned: bool },
+    LoadMatrix {
+        address: Address,
+        parts: Vec<Reg>,
+        transposed: bool,
+    },
+    StoreMatrix {
+        address: Address,
+        parts: Vec<Reg>,
+        transposed: bool,
+    },
+    MoveMatrix {
+        d: Reg,
+        a: Reg,
+    },
+    Mma {
+        kind: MmaKind,
+        d: Vec<Reg>,
+        a: Vec<Reg>,
+        b: Vec<Reg>,
+        c: Vec<Reg>,
+    },
+    Collective {
+        what: Collective,
+        mask: Reg,
+    },
+    Barrier {
+        kind: BarrierKind,
+        id: Reg,
+        threads: Option<Reg>,
+        aligned: bool,
+    },
     /// Orders memory: `wide` beyond the block.
-    Fence { wide: bool },
-    Branch { target: usize, rejoin: usize },
-    BranchTable { index: Reg, targets: Vec<usize>, rejoin: usize },
+    Fence {
+        wide: bool,
+    },
+    Branch {
+        target: usize,
+        rejoin: usize,
+    },
+    BranchTable {
+        index: Reg,
+        targets: Vec<usize>,
+        rejoin: usize,
+    },
     Exit,
     Trap,
     /// Prefetches, hints, naps: no effect on values.

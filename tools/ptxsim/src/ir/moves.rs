@@ -77,12 +77,7 @@ impl Context<'_, '_> {
         if self.opcode.flag("pack") {
             return self.convert_pack();
         }
-        let integral = [
-            ("rni", Rounding::NearestEven),
-            ("rzi", Rounding::Zero),
-            ("rmi", Rounding::Down),
-            ("rpi", Rounding::Up),
-        ];
+        let integral = [("rni", Rounding::NearestEven), ("rzi", Rounding::Zero), ("rmi", Rounding::Down), ("rpi", Rounding::Up)];
         let to_integral = self.opcode.choice(&integral);
         let rounding = to_integral.or_else(|| self.opcode.rounding());
         let rounding = rounding.or_else(|| self.opcode.flag("rna").then_some(Rounding::NearestAway)).unwrap_or_default();
@@ -176,9 +171,8 @@ impl Context<'_, '_> {
 
     /// The comparison, connective and flags of set and setp.
     fn comparison(&mut self) -> Option<(&'static str, Option<BoolOp>, bool)> {
-        const NAMES: [&str; 18] = [
-            "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan",
-        ];
+        const NAMES: [&str; 18] =
+            ["eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"];
         let names: Vec<(&str, &'static str)> = NAMES.iter().map(|&name| (name, name)).collect();
         let name = self.opcode.choice(&names)?;
         let connective = self.opcode.choice(&[("and", BoolOp::And), ("or", BoolOp::Or), ("xor", BoolOp::Xor)]);
@@ -342,8 +336,12 @@ fn conversion(to: Type, from: Type, mode: Conversion, to_integral: bool) -> Opti
     Some(match (to, from, mode == Conversion::default()) {
         (Format::F32, Format::F16, true) => map1(|a| convert::float_to_float(a, Format::F16, Format::F32, Conversion::default())),
         (Format::F16, Format::F32, true) => map1(|a| convert::float_to_float(a, Format::F32, Format::F16, Conversion::default())),
-        (Format::F32, Format::Bf16, true) => map1(|a| convert::float_to_float(a, Format::Bf16, Format::F32, Conversion::default())),
-        (Format::Bf16, Format::F32, true) => map1(|a| convert::float_to_float(a, Format::F32, Format::Bf16, Conversion::default())),
+        (Format::F32, Format::Bf16, true) => {
+            map1(|a| convert::float_to_float(a, Format::Bf16, Format::F32, Conversion::default()))
+        }
+        (Format::Bf16, Format::F32, true) => {
+            map1(|a| convert::float_to_float(a, Format::F32, Format::Bf16, Conversion::default()))
+        }
         _ => map1(move |a| convert::float_to_float(a, from, to, mode)),
     })
 }
@@ -366,7 +364,7 @@ fn scalar_test(name: &'static str, ty: Type, ftz: bool) -> Option<Scalar> {
         };
         let (ordered, unordered): (fn(f64, f64) -> bool, bool) = match name {
             "eq" => (|a, b| a == b, false),
-            "ne" => (|a, b| a < b || a > b, false),
+            "ne" => (|a, b| a != b, false),
             "lt" => (|a, b| a < b, false),
             "le" => (|a, b| a <= b, false),
             "gt" => (|a, b| a > b, false),
@@ -416,5 +414,5 @@ fn comparison_of(name: &'static str, ty: Type, ftz: bool) -> Option<Test> {
         _ => {}
     }
     let test = scalar_test(name, ty, ftz)?;
-    Some(test2(move |a, b| test(a, b)))
+    Some(test2(test))
 }

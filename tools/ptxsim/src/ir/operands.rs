@@ -145,9 +145,7 @@ impl<'m> Context<'_, 'm> {
         let operand = self.operand(index)?;
         match self.dest_of(operand)? {
             (register, width) if width == bits || *operand == Operand::Sink => Ok(register),
-            (_, width) => {
-                self.fail(format!("a destination of {width} bits where `{}` gives {bits}", self.statement.opcode))
-            }
+            (_, width) => self.fail(format!("a destination of {width} bits where `{}` gives {bits}", self.statement.opcode)),
         }
     }
 

@@ -73,11 +73,7 @@ impl Context<'_, '_> {
         let (Some(k), true, true) = (k, self.opcode.flag("row"), self.opcode.flag("col")) else { return self.unknown() };
         let saturate = self.opcode.flag("satfinite");
         self.opcode.ignore(&["kind::f8f6f4"]);
-        let results = [
-            ("f32", Accumulator::F32),
-            ("f16", Accumulator::F16),
-            ("s32", Accumulator::S32 { saturate }),
-        ];
+        let results = [("f32", Accumulator::F32), ("f16", Accumulator::F16), ("s32", Accumulator::S32 { saturate })];
         let operands = [
             ("f16", Operand::F16),
             ("bf16", Operand::Bf16),

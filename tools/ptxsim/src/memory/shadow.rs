@@ -18,7 +18,7 @@ pub(crate) struct Tag {
     pub stamp: u32,
     /// The lane; several of them for a broadcast read.
     pub lanes: u32,
-    /// Site in the high bits, then five bits of the warp, six of flags.
+    /// Site in the high bits, then five bits of the warp, seven of flags.
     what: u32,
 }
 
@@ -32,12 +32,14 @@ const LIST: u32 = 8;
 const NARROW: u32 = 16;
 /// A volatile access of shared memory. It is strong, but among lanes of a warp it is no substitute for `__syncwarp`.
 const VOLATILE: u32 = 32;
+/// A strong write kept among the reads: another strong write came after it, in no order.
+const WROTE: u32 = 64;
 /// Sites that a tag can tell apart.
-pub(crate) const MAX_SITES: usize = 1 << 21;
+pub(crate) const MAX_SITES: usize = 1 << 20;
 
 impl Tag {
     pub(crate) fn new(block: u32, warp: u32, lane: u32, site: u32, stamp: u32) -> Tag {
-        Tag { block, stamp, lanes: 1 << lane, what: site << 11 | warp << 6 | PRESENT }
+        Tag { block, stamp, lanes: 1 << lane, what: site << 12 | warp << 7 | PRESENT }
     }
 
     /// Makes it an access that does not race with others of its kind.
@@ -47,7 +49,7 @@ impl Tag {
     }
 
     fn list(index: usize) -> Tag {
-        Tag { what: (index as u32) << 11 | LIST, ..Tag::default() }
+        Tag { what: (index as u32) << 12 | LIST, ..Tag::default() }
     }
 
     pub(crate) fn pending(mut self) -> Tag {
@@ -60,12 +62,16 @@ impl Tag {
     }
 
     pub(crate) fn warp(self) -> u32 {
-        self.what >> 6 & 31
+        self.what >> 7 & 31
     }
 
     /// Index of the instruction.
     pub(crate) fn site(self) -> u32 {
-        self.what >> 11
+        self.what >> 12
+    }
+
+    fn wrote(self) -> bool {
+        self.what & WROTE != 0
     }
 
     fn is_present(self) -> bool {
@@ -161,10 +167,15 @@ impl Shadow {
 
     /// A read by `tag`'s thread: checks it against the last write and remembers it.
     pub(crate) fn read(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) -> Option<Conflict> {
-        let mut conflict = None;
+        let mut conflict: Option<Conflict> = None;
         for index in self.range(offset, bytes) {
             let cell = &mut self.cells[index];
-            conflict = conflict.or(against(cell.write, tag, order).map(|with| Conflict { with, wrote: true }));
+            conflict = conflict.or_else(|| against(cell.write, tag, order).map(|with| Conflict { with, wrote: true }));
+            if cell.read.is_list() {
+                let mut writes = self.lists[cell.read.site() as usize].iter().filter(|read| read.wrote());
+                let mut found = || writes.find_map(|&write| against(write, tag, order));
+                conflict = conflict.or_else(|| found().map(|with| Conflict { with, wrote: true }));
+            }
             if !cell.read.is_present() {
                 cell.read = tag;
             } else if cell.read.same_but_lanes(tag) {
@@ -193,15 +204,34 @@ impl Shadow {
                 }
                 self.lists[cell.read.site() as usize].iter().find_map(|&read| against(read, tag, order))
             };
-            conflict = conflict.or_else(write).or_else(|| read().map(|with| Conflict { with, wrote: false }));
+            conflict = conflict.or_else(write).or_else(|| read().map(|with| Conflict { with, wrote: with.wrote() }));
         }
         conflict
     }
 
-    /// Remembers a write; the reads before it are forgotten, as whoever is ordered after the write is ordered after them.
-    pub(crate) fn write(&mut self, offset: usize, bytes: usize, tag: Tag) {
+    /// Remembers a write. The reads before it are forgotten, as whoever is ordered after the write is ordered after them; so is the
+    /// write before it, unless both are strong and in no order: what comes later may be ordered after one of them only.
+    pub(crate) fn write(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) {
         for index in self.range(offset, bytes) {
-            self.cells[index] = Cell { write: tag, read: Tag::default() };
+            let Cell { write: earlier, read } = self.cells[index];
+            let strong = earlier.both_strong(tag) && !earlier.same_thread(tag) && !order.is_before(earlier, tag);
+            let mut kept = Tag::default();
+            if read.is_list() || strong {
+                kept = read;
+                if !kept.is_list() {
+                    self.lists.push(Vec::new());
+                    kept = Tag::list(self.lists.len() - 1);
+                }
+                let list = &mut self.lists[kept.site() as usize];
+                list.retain(|&read| read.wrote() && !order.is_before(read, tag));
+                if strong {
+                    remember(list, Tag { what: earlier.what | WROTE, ..earlier }, order);
+                }
+                if list.is_empty() {
+                    kept = Tag::default();
+                }
+            }
+            self.cells[index] = Cell { write: tag, read: kept };
         }
     }
 
@@ -213,9 +243,8 @@ impl Shadow {
 }
 
 fn against(earlier: Tag, now: Tag, order: &impl Order) -> Option<Tag> {
-    let races = || {
-        earlier.is_present() && !earlier.both_strong(now) && !earlier.same_thread(now) && !order.is_before(earlier, now)
-    };
+    let races =
+        || earlier.is_present() && !earlier.both_strong(now) && !earlier.same_thread(now) && !order.is_before(earlier, now);
     (earlier.is_pending() || races()).then_some(earlier)
 }
 
@@ -253,7 +282,7 @@ mod tests {
     fn unordered_accesses_conflict_and_ordered_ones_do_not() {
         let mut shadow = Shadow::new(1024);
         assert_eq!(shadow.check_write(16, 4, tag(0, 0, 1), &Barrier(0)), None);
-        shadow.write(16, 4, tag(0, 0, 1));
+        shadow.write(16, 4, tag(0, 0, 1), &Barrier(0));
         assert_eq!(shadow.read(16, 4, tag(0, 0, 1), &Barrier(0)), None, "the same thread");
         let conflict = Some(Conflict { with: tag(0, 0, 1), wrote: true });
         assert_eq!(shadow.read(16, 4, tag(0, 1, 1), &Barrier(0)), conflict, "another lane");
@@ -286,14 +315,14 @@ mod tests {
     #[test]
     fn neighbouring_bytes_are_told_apart() {
         let mut shadow = Shadow::new(1024);
-        shadow.write(0, 16, tag(0, 0, 1));
+        shadow.write(0, 16, tag(0, 0, 1), &Barrier(0));
         shadow.read(32, 16, tag(0, 1, 1), &Barrier(0));
         shadow.read(32, 16, tag(1, 1, 1), &Barrier(0));
-        shadow.write(1, 1, tag(1, 0, 1));
+        shadow.write(1, 1, tag(1, 0, 1), &Barrier(0));
         assert_eq!(shadow.read(0, 1, tag(0, 0, 1), &Barrier(0)), None);
         assert_eq!(shadow.read(1, 1, tag(0, 0, 1), &Barrier(0)).unwrap().with.warp(), 1);
         assert_eq!(shadow.read(2, 2, tag(1, 0, 1), &Barrier(0)).unwrap().with.warp(), 0);
-        shadow.write(32, 4, tag(0, 1, 1));
+        shadow.write(32, 4, tag(0, 1, 1), &Barrier(0));
         assert_eq!(shadow.check_write(40, 4, tag(0, 1, 1), &Barrier(0)).unwrap().with.warp(), 1, "lists are split too");
     }
 
@@ -301,16 +330,30 @@ mod tests {
     fn strong_accesses_do_not_race_with_each_other() {
         let mut shadow = Shadow::new(64);
         let plain = |block| Tag::new(block, 0, 0, 1, 0);
-        shadow.write(0, 4, plain(0).strong(false, false));
+        shadow.write(0, 4, plain(0).strong(false, false), &Barrier(0));
         assert_eq!(shadow.check_write(0, 4, plain(1).strong(false, false), &Barrier(0)), None);
         assert!(shadow.read(0, 4, plain(1), &Barrier(0)).is_some());
         assert!(shadow.check_write(0, 4, plain(1).strong(true, false), &Barrier(0)).is_some(), "the scope is another block's");
         shadow.clear();
-        shadow.write(0, 4, plain(0).strong(false, false));
+        shadow.write(0, 4, plain(0).strong(false, false), &Barrier(0));
         let other = Tag::new(0, 0, 1, 1, 0);
         assert_eq!(shadow.check_write(0, 4, other.strong(true, false), &Barrier(0)), None);
         shadow.clear();
-        shadow.write(0, 4, plain(0).strong(false, true));
+        shadow.write(0, 4, plain(0).strong(false, true), &Barrier(0));
         assert!(shadow.check_write(0, 4, other.strong(false, true), &Barrier(0)).is_some(), "volatile does not order lanes");
+    }
+
+    #[test]
+    fn every_unordered_atomic_is_remembered() {
+        let mut shadow = Shadow::new(64);
+        let atomic = |warp| tag(warp, 0, 1).strong(false, false);
+        for warp in [0, 1, 2, 3, 2, 2] {
+            assert_eq!(shadow.check_write(0, 4, atomic(warp), &Barrier(0)), None);
+            shadow.write(0, 4, atomic(warp), &Barrier(0));
+        }
+        // The last of them is the reader's own.
+        let conflict = shadow.read(0, 4, tag(2, 0, 1), &Barrier(0)).unwrap();
+        assert!(conflict.wrote && conflict.with.warp() != 2);
+        assert_eq!(shadow.read(0, 4, tag(2, 0, 2), &Barrier(2)), None);
     }
 }

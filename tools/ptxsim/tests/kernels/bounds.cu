@@ -125,6 +125,19 @@ extern "C" __global__ void reversed_past_shared(float* out, const float* in) {
     out[t] = slot[64 - t];  // fault: out-of-bounds
 }
 
+// Past one array begins the next, if the compiler lays them so: no place to write to in any case.
+// run: twin=reversed grid=1 block=64 args=buf:f32:64:undef,buf:f32:64:rand
+extern "C" __global__ void reversed_past_its_array(float* out, const float* in) {
+    __shared__ float slot[64], scale[64];
+    unsigned t = threadIdx.x;
+    scale[t] = 2.0f;
+    slot[t] = 1.0f;
+    __syncthreads();
+    slot[t + 1] = in[t];  // fault: out-of-bounds
+    __syncthreads();
+    out[t] = slot[63 - t] * scale[t];
+}
+
 // run: grid=2 block=128 shared=512 args=buf:f32:256:undef,buf:f32:256:rand
 extern "C" __global__ void reversed_dynamic(float* out, const float* in) {
     extern __shared__ float slots[];

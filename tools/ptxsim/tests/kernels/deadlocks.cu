@@ -63,12 +63,11 @@ extern "C" __global__ void blocks_wait_for_each_other(unsigned* flags) {
 // run: grid=1 block=64 args=buf:u32:64:undef
 extern "C" __global__ void flag_before_barrier(unsigned* out) {
     __shared__ unsigned flag;
-    volatile unsigned* place = &flag;
-    if (threadIdx.x == 0) *place = 0;
+    if (threadIdx.x == 0) flag = 0;
     __syncthreads();
-    if (threadIdx.x == 32) *place = 1;
+    if (threadIdx.x == 32) atomicExch(&flag, 1u);
     if (threadIdx.x < 32) {
-        while (*place == 0) {
+        while (atomicAdd(&flag, 0u) == 0) {
         }
     }
     __syncthreads();
@@ -79,15 +78,14 @@ extern "C" __global__ void flag_before_barrier(unsigned* out) {
 // run: twin=flag_before_barrier grid=1 block=64 args=buf:u32:64:undef
 extern "C" __global__ void flag_behind_barrier(unsigned* out) {
     __shared__ unsigned flag;
-    volatile unsigned* place = &flag;
-    if (threadIdx.x == 0) *place = 0;
+    if (threadIdx.x == 0) flag = 0;
     __syncthreads();
     if (threadIdx.x < 32) {
-        while (*place == 0) {  // fault: deadlock
+        while (atomicAdd(&flag, 0u) == 0) {  // fault: deadlock
         }
     }
     __syncthreads();  // fault: deadlock
-    if (threadIdx.x == 32) *place = 1;
+    if (threadIdx.x == 32) atomicExch(&flag, 1u);
     out[threadIdx.x] = threadIdx.x;
 }
 

@@ -56,6 +56,22 @@ extern "C" __global__ void barrier_in_both_branches(float* out, const float* in)
     }
 }
 
+// Whole warps, but not the whole block: __syncthreads may stand in a branch only if all threads take it.
+// run: twin=barrier_in_both_uniform_branches grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
+extern "C" __global__ void barrier_in_branches_by_warp(float* out, const float* in) {
+    __shared__ float slot[64];
+    unsigned t = threadIdx.x, i = blockIdx.x * 64 + t;
+    if (t < 32) {
+        slot[t] = in[i];
+        __syncthreads();  // fault: divergent-barrier
+        out[i] = slot[63 - t];
+    } else {
+        slot[t] = -in[i];
+        __syncthreads();  // fault: divergent-barrier
+        out[i] = slot[63 - t] * 2.0f;
+    }
+}
+
 // run: grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
 extern "C" __global__ void barrier_in_uniform_loop(float* out, const float* in) {
     __shared__ float slot[64];

@@ -291,6 +291,71 @@ extern "C" __global__ void grid_barrier(float* out, float* places, unsigned* arr
     out[i] = value;
 }
 
+// The same meeting with release and acquire in place of fences.
+// run: grid=4 block=32 args=buf:f32:128:undef,buf:f32:128:undef,buf:u32:1:zero,buf:f32:128:rand
+extern "C" __global__ void grid_barrier_by_release(float* out, float* places, unsigned* arrived, const float* in) {
+    unsigned t = threadIdx.x, i = blockIdx.x * 32 + t;
+    places[i] = in[i];
+    __syncthreads();
+    if (t == 0) {
+        unsigned seen;
+        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(arrived)) : "memory");
+        do {
+            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(__cvta_generic_to_global(arrived)) : "memory");
+        } while (seen < gridDim.x);
+    }
+    __syncthreads();
+    out[i] = places[(i + 32) % 128];
+}
+
+// Blocks add to one tile in the order of their numbers, so that the sums repeat bit for bit.
+// run: grid=4 block=32 args=buf:f32:32:zero,buf:u32:1:zero,buf:f32:128:rand
+extern "C" __global__ void ordered_sum(float* sums, unsigned* turn, const float* in) {
+    unsigned t = threadIdx.x;
+    if (t == 0) {
+        while (*reinterpret_cast<volatile unsigned*>(turn) != blockIdx.x) {
+        }
+        __threadfence();
+    }
+    __syncthreads();
+    sums[t] += in[blockIdx.x * 32 + t];
+    __syncthreads();
+    if (t == 0) {
+        __threadfence();
+        *reinterpret_cast<volatile unsigned*>(turn) = blockIdx.x + 1;
+    }
+}
+
+// run: twin=ordered_sum grid=4 block=32 args=buf:f32:32:zero,buf:u32:1:zero,buf:f32:128:rand
+extern "C" __global__ void ordered_sum_without_fences(float* sums, unsigned* turn, const float* in) {
+    unsigned t = threadIdx.x;
+    if (t == 0) {
+        while (*reinterpret_cast<volatile unsigned*>(turn) != blockIdx.x) {
+        }
+    }
+    __syncthreads();
+    sums[t] += in[blockIdx.x * 32 + t];  // fault: global-race a b
+    __syncthreads();
+    if (t == 0) *reinterpret_cast<volatile unsigned*>(turn) = blockIdx.x + 1;
+}
+
+// The turn is handed on before all warps of the block are done.
+// run: twin=ordered_sum grid=4 block=64 args=buf:f32:64:zero,buf:u32:1:zero,buf:f32:256:rand
+extern "C" __global__ void ordered_sum_handed_on_early(float* sums, unsigned* turn, const float* in) {
+    unsigned t = threadIdx.x;
+    if (t == 0) {
+        while (*reinterpret_cast<volatile unsigned*>(turn) != blockIdx.x) {
+        }
+        __threadfence();
+    }
+    __syncthreads();
+    sums[t] += in[blockIdx.x * 64 + t];  // fault: global-race a b
+    if (t == 0) {
+        __threadfence();
+        *reinterpret_cast<volatile unsigned*>(turn) = blockIdx.x + 1;
+    }
+}
+
 // A sum behind a lock: 16 lanes of each of 4 warps take their turns.
 // run: grid=2 block=64 args=buf:f32:1:zero,buf:u32:1:zero,buf:f32:128:rand
 extern "C" __global__ void locked_sum(float* sum, unsigned* lock, const float* in) {

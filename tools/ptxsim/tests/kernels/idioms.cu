@@ -152,26 +152,88 @@ extern "C" __global__ void counted_by_barrier(unsigned* out, const float* in) {
 extern "C" __global__ void flag_between_warps(float* out, const float* in) {
     __shared__ float slot[32];
     __shared__ unsigned flag;
-    volatile unsigned* place = &flag;
     unsigned t = threadIdx.x;
-    if (t == 0) *place = 0;
+    if (t == 0) flag = 0;
     __syncthreads();
     if (t < 32) {
         slot[t] = in[blockIdx.x * 32 + t];
         __syncwarp();
         if (t == 0) {
             __threadfence_block();
-            *place = 1;
+            atomicExch(&flag, 1u);
         }
     } else {
         if (t == 32) {
-            while (*place == 0) {
+            while (atomicAdd(&flag, 0u) == 0) {
             }
             __threadfence_block();
         }
         __syncwarp();
         out[blockIdx.x * 32 + t - 32] = slot[63 - t];
     }
+}
+
+// The same with a volatile flag: between warps it is as good as an atomic.
+// run: grid=2 block=64 args=buf:f32:64:undef,buf:f32:64:rand
+extern "C" __global__ void volatile_flag_between_warps(float* out, const float* in) {
+    __shared__ float slot[32];
+    __shared__ volatile unsigned flag;
+    unsigned t = threadIdx.x;
+    if (t == 0) flag = 0;
+    __syncthreads();
+    if (t < 32) {
+        slot[t] = in[blockIdx.x * 32 + t];
+        __syncwarp();
+        if (t == 0) {
+            __threadfence_block();
+            flag = 1;
+        }
+    } else {
+        if (t == 32) {
+            while (flag == 0) {
+            }
+            __threadfence_block();
+        }
+        __syncwarp();
+        out[blockIdx.x * 32 + t - 32] = slot[63 - t];
+    }
+}
+
+// A tile of 16-byte places, swapped by the number of their row, brought in by asynchronous copies and read by columns.
+// run: grid=2 block=64 args=buf:f32:2048:undef,buf:f32:2048:rand
+extern "C" __global__ void swizzled_tile(float* out, const float* in) {
+    __shared__ __align__(128) float4 tile[32][8];
+    unsigned t = threadIdx.x, first = blockIdx.x * 1024;
+    for (unsigned place = t; place < 256; place += 64) {
+        unsigned row = place / 8, column = place % 8;
+        COPY_ASYNC16(&tile[row][column ^ row % 8], in + first + place * 4);
+    }
+    COPY_COMMIT();
+    COPY_WAIT(0);
+    __syncthreads();
+    for (unsigned place = t; place < 256; place += 64) {
+        unsigned row = place % 32, column = place / 32;
+        float4 four = tile[row][column ^ row % 8];
+        float* to = out + first + column * 128 + row;
+        to[0] = four.x, to[32] = four.y, to[64] = four.z, to[96] = four.w;
+    }
+}
+
+// A sum over the warps of a block: one warp waits for the others at a barrier to which they only arrive.
+// run: grid=2 block=128 args=buf:f32:2:undef,buf:f32:256:rand
+extern "C" __global__ void gathered_by_one_warp(float* out, const float* in) {
+    __shared__ float sums[4];
+    unsigned t = threadIdx.x;
+    float sum = in[blockIdx.x * 128 + t];
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_down_sync(0xffffffff, sum, offset);
+    if (t % 32 == 0) sums[t / 32] = sum;
+    __syncwarp();
+    if (t >= 32) {
+        BARRIER_ARRIVE(7, 128);
+        return;
+    }
+    BARRIER_SYNC(7, 128);
+    if (t == 0) out[blockIdx.x] = sums[0] + sums[1] + sums[2] + sums[3];
 }
 
 // The highest value by compare-and-swap on its bits.

@@ -69,6 +69,22 @@ extern "C" __global__ void warp_sum_in_step(float* out, const float* in) {
     if (t == 0) out[blockIdx.x] = partial[0];
 }
 
+// volatile keeps the compiler from holding values back, and orders nothing.
+// run: twin=warp_sum grid=2 block=32 args=buf:f32:2:undef,buf:f32:64:rand
+extern "C" __global__ void warp_sum_volatile(float* out, const float* in) {
+    __shared__ volatile float partial[64];
+    unsigned t = threadIdx.x;
+    partial[t] = in[blockIdx.x * 32 + t];
+    partial[t + 32] = 0.0f;
+    __syncwarp();
+    partial[t] = partial[t] + partial[t + 16];  // fault: shared-race a b
+    partial[t] = partial[t] + partial[t + 8];   // fault: shared-race a b
+    partial[t] = partial[t] + partial[t + 4];   // fault: shared-race a b
+    partial[t] = partial[t] + partial[t + 2];   // fault: shared-race a b
+    partial[t] = partial[t] + partial[t + 1];   // fault: shared-race a b
+    if (t == 0) out[blockIdx.x] = partial[0];
+}
+
 // run: grid=2 block=64 args=buf:f32:4:undef,buf:f32:128:rand
 extern "C" __global__ void shuffle_sum(float* out, const float* in) {
     unsigned i = blockIdx.x * 64 + threadIdx.x;
@@ -92,6 +108,15 @@ extern "C" __global__ void shuffle_names_absent_lanes(float* out, const float* i
     float value = in[i];
     if (i % 32 < 16) value += __shfl_xor_sync(0xffffffff, value, 1);  // fault: divergent-barrier
     __syncthreads();                                                  // fault: divergent-barrier
+    out[i] = value;
+}
+
+// Half of the lanes execute a shuffle whose mask does not name them.
+// run: twin=shuffle_in_half grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
+extern "C" __global__ void shuffle_names_other_lanes(float* out, const float* in) {
+    unsigned i = blockIdx.x * 64 + threadIdx.x;
+    float value = in[i];
+    value += __shfl_xor_sync(0x0000ffff, value, 1);  // fault: divergent-barrier
     out[i] = value;
 }
 

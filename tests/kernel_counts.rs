@@ -1,0 +1,142 @@
+//! What kernels do, counted by the simulator: conflicts of the main loops, widths of copies, bytes of global memory, and how long
+//! the simulator takes.
+
+use ptxsim::count::chip::Chip;
+use ptxsim::count::roofline::{Resource, bound};
+use ptxsim::count::{Class, SiteCounts};
+use ptxsim::{Kernel, Launch, Memory, Module, Options, Report};
+use std::time::{Duration, Instant};
+use syntic::device::kernels;
+
+fn kernel(entry: &str) -> Kernel {
+    assert_eq!(kernels::missing(), None);
+    let (file, _) = kernels::find(entry, "sm_80").unwrap();
+    Module::parse(file.ptx, file.name).unwrap().kernel(entry).unwrap()
+}
+
+/// A parameter block.
+#[derive(Default)]
+struct Arguments(Vec<u8>);
+
+impl Arguments {
+    fn add<const N: usize>(mut self, bytes: [u8; N]) -> Arguments {
+        self.0.resize(self.0.len().next_multiple_of(N), 0);
+        self.0.extend(bytes);
+        self
+    }
+
+    fn address(self, address: u64) -> Arguments {
+        self.add(address.to_le_bytes())
+    }
+
+    fn all<T: Copy, const N: usize>(self, values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Arguments {
+        values.iter().fold(self, |all, &value| all.add(bytes(value)))
+    }
+}
+
+/// `count` values of 16 bits, each between 1 and 2 in magnitude as f16, of either sign.
+fn sixteen_bit(memory: &Memory, count: usize) -> u64 {
+    let address = memory.alloc(2 * count as u64);
+    let value = |i: usize| 0x3C00 | (i as u32).wrapping_mul(2_654_435_761) as u16 & 0x83FF;
+    memory.write(address, &(0..count).flat_map(|i| value(i).to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+    address
+}
+
+fn f32s(memory: &Memory, count: usize) -> u64 {
+    let address = memory.alloc(4 * count as u64);
+    memory.write(address, &(0..count).flat_map(|i| (i as f32 / count as f32).to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+    address
+}
+
+fn run(kernel: &Kernel, memory: &Memory, grid: [u32; 3], threads: u32, shared: u32, arguments: Arguments) -> (Report, Duration) {
+    let launch = Launch { grid, block: [threads, 1, 1], shared };
+    let mut block = arguments.0;
+    block.resize(kernel.parameters().last().map_or(0, |p| p.offset + p.bytes) as usize, 0); // padding of the last struct
+    let start = Instant::now();
+    let report = ptxsim::launch(kernel, memory, &launch, &block, &Options::default()).unwrap();
+    let time = start.elapsed();
+    assert!(report.faults.is_empty(), "{}", report.faults[0]);
+    (report, time)
+}
+
+/// gemm_nt of an `m` x `k` by an `n` x `k` matrix, with bias and residual.
+fn gemm(entry: &str, tile: [u32; 2], shared: u32, [m, n, k]: [u32; 3]) -> (Kernel, Report, Duration) {
+    let (kernel, memory) = (kernel(entry), Memory::new());
+    let values = |rows: u32, columns: u32| sixteen_bit(&memory, (rows * columns) as usize);
+    let y = memory.alloc(2 * u64::from(m * n));
+    let arguments = Arguments::default()
+        .all(&[y, values(m, k), values(n, k), f32s(&memory, n as usize), values(m, n)], u64::to_le_bytes)
+        .all(&[k, k, n, n], |ld| i64::from(ld).to_le_bytes())
+        .all(&[m, n, k, 0], u32::to_le_bytes);
+    let blocks = m.div_ceil(tile[0]) * n.div_ceil(tile[1]);
+    let (report, time) = run(&kernel, &memory, [blocks, 1, 1], 128, shared, arguments);
+    (kernel, report, time)
+}
+
+const TILES: [(&str, [u32; 2], u32); 3] = [
+    ("gemm_nt_128x160_f16", [128, 160], 73_728),
+    ("gemm_nt_128x128_bf16", [128, 128], 65_536),
+    ("gemm_nt_64x64_f16", [64, 64], 32_768),
+];
+
+#[test]
+fn the_main_loop_of_a_product_has_no_bank_conflicts_and_copies_16_bytes() {
+    for (entry, tile, shared) in TILES {
+        let (kernel, report, _) = gemm(entry, tile, shared, [256, 320, 256]);
+        let sites = || kernel.sites().iter().zip(&report.counts.sites).filter(|(_, counts)| counts.warps > 0);
+        let named = |name: &'static str| sites().filter(move |(site, _)| site.text.contains(name));
+        for name in ["ldmatrix.", "cp.async.cg"] {
+            assert!(named(name).count() > 0, "{entry} has no {name}");
+            for (site, counts) in named(name) {
+                assert_eq!(counts.wavefronts, counts.ideal_wavefronts, "{entry}: {}", site.text);
+            }
+        }
+        assert!(sites().all(|(site, _)| !site.text.contains("cp.async.ca")), "{entry} copies less than 16 bytes");
+        let (file, resources) = kernels::find(entry, "sm_80").unwrap();
+        assert_eq!((resources.spill_stores, resources.spill_loads, resources.stack), (0, 0, 0), "{}", file.name);
+    }
+}
+
+#[test]
+fn a_product_does_the_work_of_its_tiles_and_reads_each_byte_once_from_memory() {
+    let (m, n, k) = (256, 320, 256);
+    let (kernel, report, _) = gemm("gemm_nt_128x160_f16", [128, 160], 73_728, [m, n, k]);
+    let tensor = |(site, counts): (&ptxsim::count::Site, &SiteCounts)| match site.class {
+        Class::Tensor => site.flops * counts.warps,
+        _ => 0,
+    };
+    let flops: u64 = kernel.sites().iter().zip(&report.counts.sites).map(tensor).sum();
+    assert_eq!(flops, 2 * u64::from(m * n * k), "the tiles fit, so nothing is padded");
+    assert_eq!(report.counts.unique_written, 2 * u64::from(m * n));
+    assert_eq!(report.counts.unique_read, 2 * u64::from(m * k + n * k + m * n) + 4 * u64::from(n));
+    // At a width where the tensor cores bind, they do.
+    let bound = bound(kernel.sites(), &report.counts, Chip::by_name("a100").unwrap());
+    assert_eq!(bound.binding, Resource::Tensor, "{bound:?}");
+}
+
+#[test]
+fn a_product_of_512_takes_the_simulator_less_than_3_seconds() {
+    let (_, _, time) = gemm("gemm_nt_128x128_bf16", [128, 128], 65_536, [512, 512, 512]);
+    assert!(time < Duration::from_secs(3), "{time:?}");
+}
+
+#[test]
+fn a_group_norm_takes_the_simulator_less_than_a_second() {
+    // The widest of SD 1.5's U-Net, batch 2.
+    let (batch, positions, channels, groups, chunks) = (2u32, 4096u32, 320u32, 32u32, 64u32);
+    let memory = Memory::new();
+    let x = sixteen_bit(&memory, (batch * positions * channels) as usize);
+    let statistics = memory.alloc(8 * u64::from(batch * groups * chunks));
+    let y = memory.alloc(2 * u64::from(batch * positions * channels));
+    let (weight, bias) = (f32s(&memory, channels as usize), f32s(&memory, channels as usize));
+    let parameters = |arguments: Arguments| {
+        let numbers = [positions, channels, 0, groups, positions / chunks, chunks, positions / chunks, 1];
+        arguments.all(&numbers, u32::to_le_bytes).add(1e-5f32.to_le_bytes())
+    };
+    let first = parameters(Arguments::default().address(statistics).address(x).address(0));
+    let (_, summed) = run(&kernel("group_norm_statistics_f16"), &memory, [chunks, batch, 1], 320, 8 * channels, first);
+    let second = Arguments::default().all(&[y, x, 0, statistics, weight, bias], u64::to_le_bytes);
+    let (report, applied) = run(&kernel("group_norm_apply_f16"), &memory, [chunks, batch, 1], 320, 8 * groups, parameters(second));
+    assert!(summed + applied < Duration::from_secs(1), "{summed:?} and {applied:?}");
+    assert_eq!(report.counts.unique_written, 2 * u64::from(batch * positions * channels));
+}
