@@ -80,6 +80,17 @@ const TILES: [(&str, [u32; 2], u32); 3] = [
 ];
 
 #[test]
+fn the_simulator_knows_every_instruction_of_every_kernel_for_every_architecture() {
+    for file in kernels::files() {
+        let module = Module::parse(file.ptx, file.name).unwrap();
+        for entry in file.entries {
+            let kernel = module.kernel(entry.name).unwrap_or_else(|e| panic!("{} for {}: {e}", entry.name, file.arch));
+            assert!(!kernel.sites().is_empty());
+        }
+    }
+}
+
+#[test]
 fn the_main_loop_of_a_product_has_no_bank_conflicts_and_copies_16_bytes() {
     for (entry, tile, shared) in TILES {
         let (kernel, report, _) = gemm(entry, tile, shared, [256, 320, 256]);

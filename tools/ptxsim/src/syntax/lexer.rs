@@ -64,9 +64,13 @@ pub(crate) fn tokens(source: &str) -> Parsed<Vec<Token<'_>>> {
             }
             b if is_word(b) => {
                 while let Some(&b) = bytes.get(at) {
-                    let scope = b == b':' && bytes.get(at + 1) == Some(&b':') && bytes.get(at + 2).is_some_and(|&b| is_word(b));
+                    let scope = b == b':'
+                        && bytes.get(at + 1) == Some(&b':')
+                        && bytes.get(at + 2).is_some_and(|&b| is_word(b) || b.is_ascii_digit());
                     if scope {
                         at += 2;
+                    } else if b == b'.' && byte == b'.' && at > start {
+                        break; // `.reg.b16` is two directives
                     } else if !is_word(b) && !b.is_ascii_digit() {
                         break;
                     } else {
