@@ -1,6 +1,8 @@
 //! What kernels do, counted by the simulator: conflicts of the main loops, widths of copies, bytes of global memory, and how long
 //! the simulator takes.
 
+#![allow(clippy::disallowed_methods)] // the counts come from the simulator itself
+
 use ptxsim::count::chip::Chip;
 use ptxsim::count::roofline::{Resource, bound};
 use ptxsim::count::{Class, SiteCounts};
