@@ -107,7 +107,7 @@ impl Context<'_, '_> {
             "infinite" => x.is_infinite(),
             "number" => !x.is_nan(),
             "notanumber" => x.is_nan(),
-            "normal" => x.is_finite() && x != 0.0 && !subnormal,
+            "normal" => x.is_finite() && !subnormal, // zeros too
             _ => subnormal,
         };
         let single = ty == Type::F32;
