@@ -52,7 +52,7 @@ impl Context<'_, '_> {
         let flushes = match ty {
             Type::F64 => approximate,
             Type::Bf16 | Type::Bf16x2 => name == "ex2",
-            _ => !matches!(name, "tanh" | "copysign") && !(half && name == "ex2"),
+            _ => !(matches!(name, "tanh" | "copysign") || half && name == "ex2"),
         };
         let known = [
             rounding.is_none_or(|_| !rough && (sums || matches!(name, "div" | "rcp" | "sqrt"))),
