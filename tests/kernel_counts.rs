@@ -136,7 +136,8 @@ fn a_group_norm_takes_the_simulator_less_than_a_second() {
     let first = parameters(Arguments::default().address(statistics).address(x).address(0));
     let (_, summed) = run(&kernel("group_norm_statistics_f16"), &memory, [chunks, batch, 1], 320, 8 * channels, first);
     let second = Arguments::default().all(&[y, x, 0, statistics, weight, bias], u64::to_le_bytes);
-    let (report, applied) = run(&kernel("group_norm_apply_f16"), &memory, [chunks, batch, 1], 320, 8 * groups, parameters(second));
+    let (report, applied) =
+        run(&kernel("group_norm_apply_f16"), &memory, [chunks, batch, 1], 320, 8 * groups, parameters(second));
     assert!(summed + applied < Duration::from_secs(1), "{summed:?} and {applied:?}");
     assert_eq!(report.counts.unique_written, 2 * u64::from(batch * positions * channels));
 }
