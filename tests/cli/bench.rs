@@ -10,12 +10,12 @@ fn kernels(more: &[&str]) -> crate::Ran {
 #[test]
 fn kernels_are_checked_and_timed() {
     let all = [
-        ("gemm_nt/text keys and values", "f16", vec!["gemm_nt_64x64_f16"]),
-        ("group_norm/resnet 8x8 batch 2", "f16", vec!["group_norm_statistics_f16", "group_norm_apply_f16"]),
-        ("layer_norm/8x8 batch 2", "bf16", vec!["layer_norm_forward_bf16"]),
-        ("softmax/text", "f16", vec!["softmax_forward_f16"]),
-        ("add/8x8 batch 2", "bf16", vec!["add_bf16"]),
-        ("embedding/text batch 2", "f16", vec!["embed_forward_f16"]),
+        ("gemm_nt/text keys and values", "f16", &["gemm_nt_"][..]),
+        ("group_norm/resnet 8x8 batch 2", "f16", &["group_norm_statistics", "group_norm_apply"]),
+        ("layer_norm/8x8 batch 2", "bf16", &["layer_norm_forward"]),
+        ("softmax/text", "f16", &["softmax_"]),
+        ("add/8x8 batch 2", "bf16", &["add_"]),
+        ("embedding/text batch 2", "f16", &["embed_"]),
     ];
     for (name, dtype, entries) in all {
         let ran = kernels(&["--json", "--only", &format!("{name}/{dtype}")]).expect(0, &[]);
@@ -25,7 +25,10 @@ fn kernels_are_checked_and_timed() {
         let [row] = &report["results"].as_array().unwrap()[..] else { panic!("{report}") };
         let number = |key: &str| row[key].as_f64().unwrap();
         assert_eq!(format!("{}/{}", row["op"].as_str().unwrap(), row["case"].as_str().unwrap()), name);
-        assert_eq!((&row["dtype"], &row["kernels"]), (&dtype.into(), &entries.into()));
+        assert_eq!(row["dtype"], dtype);
+        let launched: Vec<&str> = row["kernels"].as_array().unwrap().iter().map(|entry| entry.as_str().unwrap()).collect();
+        let fits = |(entry, begin): (&&str, &&str)| entry.starts_with(begin) && entry.ends_with(&format!("_{dtype}"));
+        assert!(launched.len() == entries.len() && launched.iter().zip(entries).all(fits), "{row}");
         assert_eq!((number("sets"), number("replays")), (2.0, 1.0));
         assert!(number("flops") > 0.0 && number("bytes") > 0.0 && row["shape"].is_object(), "{row}");
         assert!(number("low_us") > 0.0 && number("low_us") <= number("median_us") && number("median_us") <= number("high_us"));

@@ -17,6 +17,9 @@ fn pass(run: impl for<'e, 'p> Fn(&'e Exec<'p>) -> Result<Tensor<'e>> + Send + Sy
     Box::new(run)
 }
 
+/// Puts inputs on a device.
+type Inputs = dyn Fn(&Device, &mut Noise) -> Result<Pass>;
+
 /// One operation at one shape, as the report has it.
 pub(super) struct Problem {
     pub op: &'static str,
@@ -28,7 +31,7 @@ pub(super) struct Problem {
     pub flops: u64,
     /// For elements of so many bytes.
     pub bytes: Box<dyn Fn(usize) -> u64>,
-    inputs: Box<dyn Fn(&Device, &mut Noise) -> Result<Pass>>,
+    inputs: Box<Inputs>,
 }
 
 impl fmt::Debug for Problem {
