@@ -184,10 +184,10 @@ impl Error {
             Error::Interrupted => Some("run the same command again to go on".into()),
             Error::SamplesFailed { .. } => Some("the reasons are in the parquet files, column `error_message`".into()),
             Error::CaptionsCut { .. } => Some("shorten them, or accept it with --truncate".into()),
-            Error::Device { .. } => {
+            Error::Device { device, .. } if device.starts_with("cuda") => {
                 Some("if other programs fail on this GPU too, it needs a reset; --device cpu does without it".into())
             }
-            Error::Internal { .. } | Error::Shape { .. } | Error::Launch { .. } => {
+            Error::Internal { .. } | Error::Shape { .. } | Error::Launch { .. } | Error::Device { .. } => {
                 Some("this is a bug in syntic: please report it with the command".into())
             }
             _ => None,

@@ -1,15 +1,14 @@
-//! Passes on a simulated GPU: memory, transfers, launches, captured passes, failures.
+//! Passes on a GPU: memory, transfers, launches, captured passes, failures.
 
 use super::gpu::Gpu;
 use super::*;
+use crate::ops::attention::{Attention, Columns, attention};
+use crate::ops::conv::{Conv2d, Padding};
 use crate::ops::elementwise::{add, repeat_batch, select_positions, timestep_embedding};
-use crate::tensor::Shape;
+use crate::ops::testing::gpus;
+use crate::tensor::{HostTensor, Shape};
 use std::sync::Mutex;
 use std::time::Instant;
-
-fn sims() -> [Device; 2] {
-    [DType::F16, DType::BF16].map(|storage| Device::Gpu(Gpu::sim(storage, 2).unwrap()))
-}
 
 /// Quarters of small integers: exact in f16 and in bf16, and so are their sums.
 fn quarters(seed: usize, len: usize) -> Vec<f32> {
@@ -32,7 +31,7 @@ fn a_pass_computes_what_it_computes_on_a_cpu() {
             read(&add(exec, &sum, &exec.input([len], &y)?)?)
         };
         let cpu = Arena::new().run_once(&Device::cpu(1).unwrap(), pass).unwrap();
-        for device in sims() {
+        for device in gpus() {
             let mut arena = Arena::new();
             let plan = Plan::record(&device, |exec| pass(exec).map(drop)).unwrap();
             for _ in 0..2 {
@@ -48,7 +47,7 @@ fn a_pass_computes_what_it_computes_on_a_cpu() {
 fn inputs_are_rounded_and_keep_their_type() {
     let value = 1.0 + 2f32.powi(-9);
     let rounded = [value, 1.0]; // f16 has the bit, bf16 has not
-    for (device, rounded) in sims().into_iter().zip(rounded) {
+    for (device, rounded) in gpus().into_iter().zip(rounded) {
         let (stored, exact, ids) = Arena::new()
             .run_once(&device, |exec| {
                 let (stored, exact) = (exec.input([1], &[value])?, exec.input_as([1], DType::F32, &[value])?);
@@ -71,14 +70,14 @@ fn copies_and_host_made_tensors() {
         Ok((repeated, selected, read(&timestep_embedding(exec, &[0.0], 4, true, 0.0)?)?))
     };
     let cpu = Arena::new().run_once(&Device::cpu(1).unwrap(), pass).unwrap();
-    for device in sims() {
+    for device in gpus() {
         assert_eq!(Arena::new().run_once(&device, pass).unwrap(), cpu);
     }
 }
 
 #[test]
 fn buffers_outlive_passes() {
-    for device in sims() {
+    for device in gpus() {
         let storage = device.storage();
         let table = Buffer::from_f32(&device, [3, 4], storage, &quarters(4, 12)).unwrap();
         let mut sums = Buffer::try_zeros(&device, [2, 4], storage).unwrap();
@@ -99,7 +98,7 @@ fn buffers_outlive_passes() {
 /// A captured pass follows its buffers, and keeps its memory when the arena is gone.
 #[test]
 fn captured_passes_are_replayed() {
-    for device in sims() {
+    for device in gpus() {
         let storage = device.storage();
         let (x, y) = (quarters(5, 100), quarters(6, 100));
         let mut total = Buffer::from_f32(&device, [100], storage, &x).unwrap();
@@ -127,7 +126,7 @@ fn captured_passes_are_replayed() {
 
 #[test]
 fn a_captured_pass_exchanges_nothing_with_the_host() {
-    let device = &sims()[0];
+    let device = &gpus()[0];
     let buffer = Buffer::try_zeros(device, [4], device.storage()).unwrap();
     let refuse = |pass: &(dyn Fn(&Exec<'_>) -> Result<()> + Sync)| {
         let plan = Plan::record(device, pass).unwrap();
@@ -145,7 +144,7 @@ fn a_captured_pass_exchanges_nothing_with_the_host() {
 /// What was never written is not read, neither by a kernel nor by the host; nor what was written before the tensor was born.
 #[test]
 fn undefined_values_are_found() {
-    let device = &sims()[0];
+    let device = &Device::Gpu(Gpu::sim(DType::F16, 2).unwrap());
     let host = Arena::new().run_once(device, |exec| read(&exec.alloc([10], exec.storage())?)).unwrap_err();
     assert!(matches!(&host, Error::Device { .. }), "{host}");
     let kernel = Arena::new()
@@ -160,7 +159,7 @@ fn undefined_values_are_found() {
 
 #[test]
 fn misfits_are_refused_while_recording() {
-    let device = &sims()[0];
+    let device = &gpus()[0];
     let refuse = |entries: Entries, input: DType, part: &str| {
         let record = |exec: &Exec<'_>| {
             let mut out = exec.alloc([4], exec.storage())?;
@@ -173,17 +172,34 @@ fn misfits_are_refused_while_recording() {
     refuse(entries!("embed_forward"), DType::F16, "takes 5 arguments, and 4 were given");
     refuse(entries!("add_forward"), DType::F32, "argument 1 is a tensor of f32, but the kernel takes f16");
     refuse(entries!("add_forward"), DType::F16, "argument 3 is a tensor, but the kernel takes a struct of 8 bytes");
-    refuse(entries!("mul_forward"), DType::F16, "no such kernel for sm_80");
-    let error = device.cpu_only("attention").unwrap_err();
-    assert_eq!(
-        (error.to_string().as_str(), error.hint().unwrap().as_str()),
-        ("attention has no GPU kernel yet", "use --device cpu")
-    );
+    refuse(entries!("mul_forward"), DType::F16, "no such kernel for sm_");
+}
+
+/// The list is what it says: these fail, before anything runs, and with a way out.
+#[test]
+fn operations_without_kernels_say_so() {
+    for device in &gpus() {
+        let weight = HostTensor { name: "w".into(), shape: vec![8, 8, 3, 3], dtype: DType::F32, bytes: None };
+        let conv = Conv2d::prepare(device, Precision::F32, weight, None, 1, Padding::Same).map(drop);
+        let attention = Plan::record(device, |exec| {
+            let x = exec.input([1, 4, 24], &[])?;
+            let settings = Attention { heads: 1, head_dim: 8, causal: false, kv_rows: None, precision: Precision::F32 };
+            let [q, k, v] = [0, 8, 16].map(|column| Columns { tensor: &x, column });
+            attention(exec, settings, q, k, v).map(drop)
+        });
+        let failures = [("conv2d", conv), ("attention", attention.map(drop))];
+        assert_eq!(failures.iter().map(|failure| failure.0).collect::<Vec<_>>(), WITHOUT_KERNELS);
+        for (op, failure) in failures {
+            let error = failure.unwrap_err();
+            assert_eq!(error.to_string(), format!("{op} has no GPU kernel yet"));
+            assert_eq!(error.hint().unwrap(), "use --device cpu");
+        }
+    }
 }
 
 #[test]
 fn passes_keep_to_their_plan() {
-    let device = &sims()[0];
+    let device = &gpus()[0];
     let plan = Plan::record(device, |exec| exec.input([4], &[0.0; 4]).map(drop)).unwrap();
     for len in [3, 5] {
         let error = Arena::new().run(device, &plan, |exec| exec.input([len], &vec![0.0; len]).map(drop)).unwrap_err();
@@ -196,27 +212,31 @@ fn passes_keep_to_their_plan() {
 #[test]
 #[should_panic(expected = "another device")]
 fn buffers_of_other_devices_are_not_viewed() {
-    let [one, other] = sims();
+    let (one, other) = (gpus().remove(0), gpus().remove(0));
     let buffer = Buffer::try_zeros(&other, [4], DType::F16).unwrap();
     _ = Arena::new().run_once(&one, |exec| exec.view(&buffer).read_f32(&mut [0.0; 4]));
 }
 
+/// Starts of operations, and values.
 #[derive(Default)]
-struct Watch(Mutex<(Vec<(&'static str, Instant)>, Vec<f32>)>);
+struct Watch {
+    starts: Mutex<Vec<(&'static str, Instant)>>,
+    values: Mutex<Vec<f32>>,
+}
 
 impl Observer for Watch {
     fn tensor(&self, _name: std::fmt::Arguments<'_>, shape: Shape, values: &[f32]) {
         assert_eq!(shape.len(), values.len());
-        self.0.lock().unwrap().1.extend(values);
+        self.values.lock().unwrap().extend(values);
     }
     fn op(&self, cost: &Cost, at: Instant) {
-        self.0.lock().unwrap().0.push((cost.op, at));
+        self.starts.lock().unwrap().push((cost.op, at));
     }
 }
 
 #[test]
 fn observers_see_values_and_times_in_order() {
-    for device in sims() {
+    for device in gpus() {
         let pass = |exec: &Exec<'_>| {
             let x = exec.input([4], &[1.0, 2.0, 3.0, 4.0])?;
             let twice = add(exec, &x, &x)?;
@@ -227,7 +247,7 @@ fn observers_see_values_and_times_in_order() {
         let plan = Plan::record(&device, pass).unwrap();
         let before = Instant::now();
         Arena::new().run_observed(&device, &plan, Some(&watch), pass).unwrap();
-        let (ops, values) = watch.0.into_inner().unwrap();
+        let (ops, values) = (watch.starts.into_inner().unwrap(), watch.values.into_inner().unwrap());
         assert_eq!(values, [2.0, 4.0, 6.0, 8.0]);
         assert_eq!(ops.iter().map(|op| op.0).collect::<Vec<_>>(), ["add", "repeat_batch"]);
         assert!(before <= ops[0].1 && ops[0].1 <= ops[1].1 && ops[1].1 <= Instant::now());

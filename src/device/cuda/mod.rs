@@ -291,6 +291,7 @@ impl Backend for Cuda {
 
     fn replay(&self, graph: GraphHandle) -> Result<()> {
         self.bind()?;
+        #[allow(clippy::disallowed_methods)] // called by `Graph::replay` alone
         // SAFETY: handles are graphs that `end_capture` made and `drop_graph` did not take yet; `Graph` keeps the memory they use.
         unsafe { result::graph::launch(graph.0 as sys::CUgraphExec, self.stream) }.failed(self, "replay a graph")
     }

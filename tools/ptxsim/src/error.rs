@@ -67,9 +67,18 @@ impl Complaint {
     }
 
     pub(crate) fn in_module(self, module: &str, source: &str) -> Error {
-        let text = source.lines().nth((self.line as usize).saturating_sub(1)).unwrap_or("").trim();
-        let text = if text.chars().count() > 200 { text.chars().take(200).collect::<String>() + "..." } else { text.to_string() };
+        let text = excerpt(source.lines().nth((self.line as usize).saturating_sub(1)).unwrap_or(""));
         Error::Ptx { module: module.into(), line: self.line, text, message: self.message }
+    }
+}
+
+/// A line of PTX as reports show it: all of a file may stand on one line.
+pub(crate) fn excerpt(line: &str) -> String {
+    const LONGEST: usize = 200;
+    let line = line.trim();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.into(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a launch did, counted: instructions by class, tensor operations, global-memory sectors, shared-memory bank conflicts.
 
+use std::sync::Arc;
+
 pub mod chip;
 pub mod profile;
 pub mod roofline;
@@ -66,7 +68,7 @@ pub struct Site {
     /// Line of the PTX text, from 1.
     pub ptx_line: u32,
     /// CUDA file and line, where the PTX has them.
-    pub source: Option<(String, u32)>,
+    pub source: Option<(Arc<str>, u32)>,
     /// The instruction as written.
     pub text: String,
 }

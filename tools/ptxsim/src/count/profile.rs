@@ -216,7 +216,7 @@ fn gather(sites: &[Site], counts: &Counts, bounds: &[(&Chip, Bound)]) -> Vec<Lin
     let mut lines: Vec<Line> = Vec::new();
     let mut index: HashMap<(Option<&str>, u32), usize> = HashMap::new();
     for (site, own) in sites.iter().zip(&counts.sites).filter(|(_, own)| own.warps > 0) {
-        let key = site.source.as_ref().map_or((None, site.ptx_line), |(file, line)| (Some(file.as_str()), *line));
+        let key = site.source.as_ref().map_or((None, site.ptx_line), |(file, line)| (Some(&**file), *line));
         let at = *index.entry(key).or_insert_with(|| {
             let place = match key {
                 (Some(file), line) => format!("{}:{line}", file.rsplit('/').next().unwrap_or(file)),

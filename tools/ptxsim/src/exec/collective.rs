@@ -15,13 +15,7 @@ impl Core<'_> {
             // A guard holds back some lanes: they go past.
             warp.diverge(&[(here.pc, active), (here.pc + 1, here.mask & !active)], here.pc + 1, 0);
         }
-        let first = active.trailing_zeros() as usize;
-        let named = warp.get(mask)[first] as u32;
-        if active & !named != 0 {
-            let lane = (active & !named).trailing_zeros();
-            let message = format!("lane {lane} executes it, and the mask {named:#010x} does not name that lane");
-            self.fault(FaultKind::DivergentBarrier, warp, lane, here.pc as u32, 0, None, message);
-        }
+        let Some(named) = self.split_by_mask(warp, active, what, mask) else { return Step::Next };
         let wanted = named & warp.live;
         if wanted & !active == 0 {
             self.execute(warp, active, wanted & active, here.pc, what);
@@ -45,6 +39,44 @@ impl Core<'_> {
             }
         }
         Step::Switch
+    }
+
+    /// The mask that all active lanes name. Where they name several, as tiles of a warp do, the groups part: those that are complete
+    /// do their part at once, the others come back one by one.
+    fn split_by_mask(&mut self, warp: &mut Warp, active: u32, what: &Collective, mask: Reg) -> Option<u32> {
+        let pc = warp.fragment().pc;
+        let names = *warp.get(mask);
+        let mut groups: Vec<(u32, u32)> = Vec::new();
+        for lane in lanes(active) {
+            match groups.iter_mut().find(|(named, _)| *named == names[lane] as u32) {
+                Some((_, members)) => *members |= 1 << lane,
+                None => groups.push((names[lane] as u32, 1 << lane)),
+            }
+        }
+        for &(named, members) in groups.iter().filter(|(named, members)| members & !named != 0) {
+            let lane = (members & !named).trailing_zeros();
+            let message = format!("lane {lane} executes it, and the mask {named:#010x} does not name that lane");
+            self.fault(FaultKind::DivergentBarrier, warp, lane, pc as u32, 0, None, message);
+        }
+        if let [(named, _)] = groups[..] {
+            return Some(named);
+        }
+        let live = warp.live;
+        let (complete, waiting): (Vec<_>, Vec<_>) = groups.into_iter().partition(|(named, members)| named & live & !members == 0);
+        for &(named, members) in &complete {
+            self.execute(warp, members, named & live & members, pc, what);
+        }
+        let done = complete.iter().fold(0, |done, (_, members)| done | members);
+        if waiting.is_empty() {
+            warp.fragment().pc += 1;
+            return None;
+        }
+        let mut parts: Vec<(usize, u32)> = waiting.iter().map(|&(_, members)| (pc, members)).collect();
+        if done != 0 {
+            parts.push((pc + 1, done));
+        }
+        warp.diverge(&parts, pc + 1, 0);
+        None
     }
 
     fn execute(&mut self, warp: &mut Warp, active: u32, together: u32, pc: usize, what: &Collective) {

@@ -48,20 +48,28 @@ pub(crate) fn wavefronts(active: u32, addresses: &Lanes, bytes: usize) -> (u64, 
 
 /// The largest number of distinct words in one bank.
 fn passes(mask: u32, addresses: &Lanes, bytes: usize) -> u64 {
-    let mut words = [[0u64; LANES]; BANKS];
-    let mut count = [0usize; BANKS];
-    for lane in (0..LANES).filter(|lane| mask >> lane & 1 == 1) {
-        let first = addresses[lane] / 4;
-        for word in first..first + bytes.div_ceil(4) as u64 {
-            let bank = word as usize % BANKS;
-            let known = &mut words[bank][..(count[bank] + 1).min(LANES)];
-            if !known[..count[bank]].contains(&word) && count[bank] < LANES {
-                known[count[bank]] = word;
-                count[bank] += 1;
-            }
+    let lanes = || (0..LANES).filter(|lane| mask >> lane & 1 == 1);
+    let words = |lane: usize| addresses[lane] / 4..addresses[lane] / 4 + bytes.div_ceil(4) as u64;
+    // Mostly there is no conflict: then one word a bank is enough to see it.
+    let mut first = [u64::MAX; BANKS];
+    let mut alone = |word: u64| {
+        let kept = &mut first[word as usize % BANKS];
+        if *kept == u64::MAX {
+            *kept = word;
+        }
+        *kept == word
+    };
+    if lanes().all(|lane| words(lane).all(&mut alone)) {
+        return 1;
+    }
+    let mut banks: [Vec<u64>; BANKS] = Default::default();
+    for word in lanes().flat_map(words) {
+        let bank = &mut banks[word as usize % BANKS];
+        if !bank.contains(&word) {
+            bank.push(word);
         }
     }
-    count.into_iter().max().unwrap_or(0).max(1) as u64
+    banks.iter().map(Vec::len).max().unwrap_or(1) as u64
 }
 
 #[cfg(test)]

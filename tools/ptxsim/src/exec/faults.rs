@@ -2,21 +2,21 @@
 
 use crate::fault::{Fault, FaultKind, Place};
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where an instruction comes from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spot {
-    pub file: String,
+    pub file: Arc<str>,
     pub line: u32,
-    pub inlined_at: Option<(String, u32)>,
+    pub inlined_at: Option<(Arc<str>, u32)>,
     pub ptx_line: u32,
 }
 
 impl Spot {
     pub(crate) fn place(&self, block: [u32; 3], warp: u32, lane: u32) -> Place {
-        let Spot { file, line, inlined_at, ptx_line } = self.clone();
-        Place { file, line, inlined_at, ptx_line, block, warp, lane }
+        let inlined_at = self.inlined_at.as_ref().map(|(file, line)| (file.to_string(), *line));
+        Place { file: self.file.to_string(), line: self.line, inlined_at, ptx_line: self.ptx_line, block, warp, lane }
     }
 }
 

@@ -10,6 +10,9 @@ use crate::syntax::{Operand, Type};
 impl<'m> Context<'_, 'm> {
     /// Decodes one statement; `in_call` if its function was expanded into another.
     pub(super) fn decode(&mut self, in_call: bool) -> Parsed<()> {
+        if self.opcode.flag("b128") {
+            return self.fail("values of 128 bits are not supported");
+        }
         match self.opcode.name {
             "bra" => self.branch(),
             "brx" => self.branch_table(),
@@ -24,8 +27,15 @@ impl<'m> Context<'_, 'm> {
                 self.push(Class::Control, Op::Exit)
             }
             "trap" => self.push(Class::Control, Op::Trap),
-            "brkpt" | "nanosleep" | "pmevent" => {
-                self.opcode.ignore(&["u32", "mask"]);
+            "brkpt" => self.push(Class::Control, Op::Nothing),
+            "nanosleep" => {
+                self.needs("u32")?;
+                self.value(0, 32)?;
+                self.push(Class::Control, Op::Nothing)
+            }
+            "pmevent" => {
+                self.opcode.flag("mask");
+                self.literal(0)?;
                 self.push(Class::Control, Op::Nothing)
             }
             "bar" | "barrier" => self.barrier(),
@@ -35,15 +45,15 @@ impl<'m> Context<'_, 'm> {
             "match" => self.matching(),
             "redux" => self.reduce(),
             "elect" => {
-                self.opcode.flag("sync");
+                self.needs("sync")?;
                 let (out, elected) = self.value_and_pred(0)?;
                 let Some(elected) = elected else { return self.fail("elect.sync needs a predicate: `d|p`") };
                 let mask = self.value(1, 32)?;
                 self.push(Class::Collective, Op::Collective { what: Collective::Elect { out, elected }, mask })
             }
             "activemask" => {
-                self.opcode.ty();
-                let d = self.dest(0)?;
+                self.needs("b32")?;
+                let d = self.dest_bits(0, 32)?;
                 self.push(Class::Collective, Op::ActiveMask { d })
             }
             "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" | "prefetchu" | "discard" | "applypriority"
@@ -97,7 +107,9 @@ impl<'m> Context<'_, 'm> {
 
     fn barrier(&mut self) -> Parsed<()> {
         let named = self.opcode.name == "barrier";
-        self.opcode.flag("cta");
+        if named {
+            self.opcode.flag("cta");
+        }
         if self.opcode.flag("warp") {
             if !self.opcode.flag("sync") {
                 return self.unknown();
@@ -108,27 +120,30 @@ impl<'m> Context<'_, 'm> {
         let sync = self.opcode.flag("sync");
         let arrive = !sync && self.opcode.flag("arrive");
         let reduce = !sync && !arrive && self.opcode.flag("red");
-        let aligned = self.opcode.flag("aligned") || !named; // bar is barrier.aligned
+        let aligned = !named || self.opcode.flag("aligned"); // bar is barrier.aligned
         let (kind, first) = match (sync, arrive, reduce) {
             (true, ..) => (BarrierKind::Sync, 0),
             (_, true, _) => (BarrierKind::Arrive, 0),
             (.., true) => {
-                let input = self.guard(self.count().saturating_sub(1))?;
-                let kind = match self.opcode.choice(&[("popc", 0), ("and", 1), ("or", 2)]) {
-                    Some(0) => BarrierKind::Popc { input, out: self.dest(0)? },
-                    Some(which) => {
+                if self.count() < 3 {
+                    return self.expect_operands(3);
+                }
+                let input = self.guard(self.count() - 1)?;
+                let which = self.opcode.choice(&[("popc", 0), ("and", 1), ("or", 2)]);
+                let kind = match (which, self.opcode.ty()) {
+                    (Some(0), Some(Type::U32)) => BarrierKind::Popc { input, out: self.dest_bits(0, 32)? },
+                    (Some(which @ 1..), Some(Type::Pred)) => {
                         let operand = self.operand(0)?;
                         let Some(out) = self.pred_dest(operand)? else { return self.fail("bar.red needs a destination") };
                         if which == 1 { BarrierKind::And { input, out } } else { BarrierKind::Or { input, out } }
                     }
-                    None => return self.unknown(),
+                    _ => return self.unknown(),
                 };
-                self.opcode.ty();
                 (kind, 1)
             }
             _ => return self.unknown(),
         };
-        let operands = self.count() - first - usize::from(first == 1);
+        let operands = self.count().saturating_sub(first + usize::from(first == 1));
         let id = self.value(first, 32)?;
         let threads = if operands > 1 { Some(self.value(first + 1, 32)?) } else { None };
         if arrive && threads.is_none() {
@@ -138,15 +153,20 @@ impl<'m> Context<'_, 'm> {
     }
 
     fn fence(&mut self) -> Parsed<()> {
-        let proxy = ["proxy", "async", "async::generic", "alias", "tensormap::generic"];
-        let is_proxy = self.opcode.flag("proxy");
-        if is_proxy {
-            self.opcode.ignore(&proxy);
-            self.opcode.ignore(&["async.shared::cta", "async.global", "shared::cta", "shared::cluster", "global", "cta"]);
+        if self.opcode.flag("proxy") {
+            // There is no other proxy here than the generic one.
+            let Some(to_async) = self.opcode.choice(&[("async", true), ("alias", false)]) else { return self.unknown() };
+            if to_async {
+                self.opcode.choice(&[("global", ()), ("shared::cta", ()), ("shared::cluster", ())]);
+            }
             return self.push(Class::Sync, Op::Nothing);
         }
-        self.opcode.ignore(&["sc", "acq_rel", "acquire", "release", "sync_restrict::shared::cta", "shared::cta"]);
-        let narrow = self.opcode.choice(&[("cta", true), ("gl", false), ("gpu", false), ("sys", false), ("cluster", false)]);
+        let narrow = if self.opcode.name == "membar" {
+            self.opcode.choice(&[("cta", true), ("gl", false), ("sys", false)])
+        } else {
+            self.opcode.choice(&[("sc", ()), ("acq_rel", ()), ("acquire", ()), ("release", ())]);
+            self.opcode.choice(&[("cta", true), ("cluster", false), ("gpu", false), ("sys", false)])
+        };
         let Some(narrow) = narrow else { return self.unknown() };
         self.push(Class::Sync, Op::Fence { wide: !narrow })
     }
@@ -157,8 +177,7 @@ impl<'m> Context<'_, 'm> {
         }
         let modes =
             [("up", ShuffleMode::Up), ("down", ShuffleMode::Down), ("bfly", ShuffleMode::Butterfly), ("idx", ShuffleMode::Index)];
-        let Some(mode) = self.opcode.choice(&modes) else { return self.unknown() };
-        self.opcode.ty();
+        let (Some(mode), true) = (self.opcode.choice(&modes), self.opcode.flag("b32")) else { return self.unknown() };
         self.expect_operands(5)?;
         let (out, valid) = self.value_and_pred(0)?;
         let (value, lane, clamp) = (self.value(1, 32)?, self.value(2, 32)?, self.value(3, 32)?);
@@ -173,7 +192,8 @@ impl<'m> Context<'_, 'm> {
         }
         let modes = [("all", VoteMode::All), ("any", VoteMode::Any), ("uni", VoteMode::Uniform), ("ballot", VoteMode::Ballot)];
         let Some(mode) = self.opcode.choice(&modes) else { return self.unknown() };
-        self.opcode.ty();
+        let ty = if mode == VoteMode::Ballot { "b32" } else { "pred" };
+        self.needs(ty)?;
         self.expect_operands(3)?;
         let out = match (mode, self.operand(0)?) {
             (VoteMode::Ballot, _) => VoteOut::Value(self.dest_bits(0, 32)?),
@@ -189,17 +209,20 @@ impl<'m> Context<'_, 'm> {
     fn matching(&mut self) -> Parsed<()> {
         let any = self.opcode.flag("any");
         let all = !any && self.opcode.flag("all");
-        let Some(ty) = self.opcode.ty().filter(|_| any || all) else { return self.unknown() };
-        self.opcode.flag("sync");
+        let ty = self.opcode.ty().filter(|ty| matches!(ty, Type::B32 | Type::B64));
+        let (Some(ty), true, true) = (ty, any || all, self.opcode.flag("sync")) else { return self.unknown() };
         self.expect_operands(3)?;
         let (out, pred) = self.value_and_pred(0)?;
+        if any && pred.is_some() {
+            return self.fail("match.any has no predicate");
+        }
         let (value, mask) = (self.value(1, ty.bits())?, self.value(2, 32)?);
         let what = if any { Collective::MatchAny { value, out } } else { Collective::MatchAll { value, out, all: pred } };
         self.push(Class::Collective, Op::Collective { what, mask })
     }
 
     fn reduce(&mut self) -> Parsed<()> {
-        self.opcode.flag("sync");
+        self.needs("sync")?;
         let signed_min: fn(u64, u64) -> u64 = |a, b| if number(a, 32, true) < number(b, 32, true) { a } else { b };
         let signed_max: fn(u64, u64) -> u64 = |a, b| if number(a, 32, true) > number(b, 32, true) { a } else { b };
         let add: fn(u64, u64) -> u64 = |a, b| (a + b) & 0xFFFF_FFFF;
@@ -207,7 +230,8 @@ impl<'m> Context<'_, 'm> {
             return self.unknown();
         };
         let Some(ty) = self.opcode.ty() else { return self.unknown() };
-        if ty.bits() != 32 || !ty.is_integer() {
+        let arithmetic = name < 3;
+        if !matches!((ty, arithmetic), (Type::U32 | Type::S32, true) | (Type::B32, false)) {
             return self.unknown();
         }
         let f: fn(u64, u64) -> u64 = match (name, ty.is_signed()) {

@@ -4,16 +4,23 @@ use super::opcode::Opcode;
 use super::operands::Context;
 use super::{Inst, ModuleVariable, Op, Parameter, Pred, Preset, Program, Reg, postdominators};
 use crate::count::{Class, Site};
-use crate::error::{Complaint, Parsed};
+use crate::error::{Complaint, Parsed, excerpt};
 use crate::exec::Spot;
 use crate::memory::MAX_SITES;
 use crate::syntax::{Function, Module, Operand, Space, Statement, Type};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Bytes between two shared variables that belong to neither, so that running past one is seen.
 const GUARD_ZONE: u64 = 128;
 /// Depth of calls: recursion cannot be expanded.
 const MAX_CALLS: usize = 32;
+/// Statements, registers and variables that calls may add to a kernel.
+const MAX_EXPANDED: usize = 1 << 17;
+/// Targets of all branches and branch tables of a kernel.
+const MAX_TARGETS: usize = 1 << 20;
+/// Bytes of a parameter block (CUDA programming guide, since CUDA 12.1).
+const MAX_PARAMETERS: u64 = 32_764;
 
 /// Where a PTX register is kept.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +59,12 @@ struct Fixup {
 pub(super) struct Builder<'m> {
     module: &'m Module,
     lines: Vec<&'m str>,
+    /// `.file` table.
+    files: HashMap<u32, Arc<str>>,
+    /// Functions that can be called, by name.
+    functions: HashMap<&'m str, usize>,
+    /// Statements and names that calls have added.
+    expanded: usize,
     insts: Vec<Inst>,
     sites: Vec<Site>,
     spots: Vec<Spot>,
@@ -67,13 +80,19 @@ pub(super) struct Builder<'m> {
     /// Module variables already placed, and static variables of functions by function and number.
     placed: HashMap<(Option<usize>, usize), Placement>,
     fixups: Vec<Fixup>,
+    /// Targets of branches so far.
+    targets: usize,
 }
 
 /// Decodes the entry `function` of `module`, whose text is `source`.
 pub(crate) fn decode(module: &Module, function: &Function, source: &str) -> Parsed<Program> {
+    let functions = module.functions.iter().enumerate();
     let mut builder = Builder {
         module,
         lines: source.lines().collect(),
+        files: module.files.iter().cloned().collect(),
+        functions: functions.filter(|(_, f)| f.body.is_some() && !f.entry).map(|(i, f)| (&*f.name, i)).collect(),
+        expanded: 0,
         insts: Vec::new(),
         sites: Vec::new(),
         spots: Vec::new(),
@@ -88,28 +107,47 @@ pub(crate) fn decode(module: &Module, function: &Function, source: &str) -> Pars
         variables: Vec::new(),
         placed: HashMap::new(),
         fixups: Vec::new(),
+        targets: 0,
     };
-    let parameters = builder.parameters(function);
-    let frame = builder.frame(function, None, &parameters)?;
+    let parameters = builder.parameters(function)?;
+    let frame = builder.frame(None, function, None, &parameters)?;
     builder.expand(function, &frame, 0)?;
     builder.finish(function, parameters)
 }
 
+/// Fails if something of an opcode was not understood.
+fn known(statement: &Statement, opcode: &Opcode) -> Parsed<()> {
+    match opcode.leftover() {
+        Some(left) => Err(Complaint::new(statement.line, format!("unknown modifier `.{left}` of `{}`", statement.opcode))),
+        None => Ok(()),
+    }
+}
+
 impl<'m> Builder<'m> {
     /// Offsets of the parameters: each aligned to its own alignment, one after the other.
-    fn parameters(&self, function: &Function) -> Vec<Parameter> {
+    fn parameters(&self, function: &Function) -> Parsed<Vec<Parameter>> {
         let mut end = 0u64;
         let place = |&index: &usize| {
             let variable = &function.variables[index];
             let offset = end.next_multiple_of(variable.align);
             end = offset + variable.bytes;
-            Parameter { offset, bytes: variable.bytes, align: variable.align }
+            if end > MAX_PARAMETERS {
+                return Err(Complaint::new(variable.line, format!("more than {MAX_PARAMETERS} bytes of parameters")));
+            }
+            Ok(Parameter { offset, bytes: variable.bytes, align: variable.align })
         };
         function.parameters.iter().map(place).collect()
     }
 
-    /// Numbers a function's registers and places its variables. `arguments` are where an expanded function's parameters are.
-    fn frame(&mut self, function: &'m Function, arguments: Option<&[Placement]>, parameters: &[Parameter]) -> Parsed<Frame> {
+    /// Numbers a function's registers and places its variables. `number` is that of an expanded function, `arguments` are where its
+    /// parameters are.
+    fn frame(
+        &mut self,
+        number: Option<usize>,
+        function: &'m Function,
+        arguments: Option<&[Placement]>,
+        parameters: &[Parameter],
+    ) -> Parsed<Frame> {
         let slot = |ty: &Type| match ty {
             Type::Pred => {
                 self.preds += 1;
@@ -123,7 +161,6 @@ impl<'m> Builder<'m> {
             }
         };
         let registers = function.registers.iter().map(slot).collect();
-        let number = self.module.functions.iter().position(|f| std::ptr::eq(f, function));
         let mut variables = Vec::with_capacity(function.variables.len());
         for (index, variable) in function.variables.iter().enumerate() {
             let results = function.results.iter().position(|&v| v == index);
@@ -133,6 +170,7 @@ impl<'m> Builder<'m> {
                 (None, Some(i)) => Some((i, i)),
                 _ => None,
             };
+            let key = (Some(number.unwrap_or(usize::MAX)), index);
             variables.push(match (argument, arguments) {
                 (Some((_, i)), Some(arguments)) => match arguments.get(i) {
                     Some(&placement) => placement,
@@ -149,7 +187,7 @@ impl<'m> Builder<'m> {
                         }
                         Placement::Local(start)
                     }
-                    _ => self.place_static((number, index), variable),
+                    _ => self.place_static(key, variable),
                 },
             });
         }
@@ -209,27 +247,25 @@ impl<'m> Builder<'m> {
     }
 
     pub(super) fn push(&mut self, statement: &Statement, inst: Inst, class: Class) {
-        let file = |index: u32| {
-            let found = self.module.files.iter().find(|(i, _)| *i == index);
-            found.map_or(String::new(), |(_, path)| path.to_string())
-        };
+        let file = |index: u32| self.files.get(&index).cloned().unwrap_or_default();
         let mut spot = Spot { ptx_line: statement.line, ..Spot::default() };
         if let Some(source) = &statement.source {
             (spot.file, spot.line) = (file(source.file), source.line);
             spot.inlined_at = source.inlined_at.map(|(index, line)| (file(index), line));
         }
-        let (flops, tensor_type) = super::tensor::work(&inst.op, class);
-        let text = self.lines.get(statement.line as usize - 1).map_or("", |line| line.trim());
+        let (flops, tensor_type) = super::tensor::work(&inst.op, class, &statement.opcode);
+        let text = self.lines.get(statement.line as usize - 1).map_or(String::new(), |line| excerpt(line));
         // Counts go to the line that calls a wrapper of an instruction, not to the wrapper.
         let own = (!spot.file.is_empty()).then(|| (spot.file.clone(), spot.line));
         let source = spot.inlined_at.clone().or(own);
-        self.sites.push(Site { class, flops, tensor_type, ptx_line: statement.line, source, text: text.into() });
+        self.sites.push(Site { class, flops, tensor_type, ptx_line: statement.line, source, text });
         self.spots.push(spot);
         self.insts.push(inst);
     }
 
     /// Notes that target number `target` of the instruction added last is a statement of the function being expanded.
     pub(super) fn branch_to(&mut self, target: usize, statement: usize) {
+        self.targets += 1;
         self.fixups.push(Fixup { inst: self.insts.len() - 1, target, statement });
     }
 
@@ -242,19 +278,20 @@ impl<'m> Builder<'m> {
         let mut starts = Vec::with_capacity(body.len() + 1);
         for statement in body {
             starts.push(self.insts.len());
-            if self.insts.len() >= MAX_SITES {
-                return Err(Complaint::new(statement.line, "too many instructions"));
+            if self.insts.len() >= MAX_SITES || self.targets > MAX_TARGETS {
+                return Err(Complaint::new(statement.line, "too many instructions, or targets of branches"));
             }
-            let opcode = Opcode::new(&statement.opcode);
+            let mut opcode = Opcode::new(&statement.opcode);
             if opcode.name == "call" {
+                opcode.flag("uni");
+                known(statement, &opcode)?;
                 self.call(frame, statement, depth)?;
                 continue;
             }
-            let mut context = Context { builder: self, frame, function, statement, opcode };
+            let mut context = Context::new(self, frame, function, statement, opcode);
             context.decode(depth > 0)?;
-            if let Some(left) = context.opcode.leftover() {
-                return context.fail(format!("unknown modifier `.{left}` of `{}`", statement.opcode));
-            }
+            context.check_operands()?;
+            known(statement, &context.opcode)?;
         }
         starts.push(self.insts.len());
         for fixup in self.fixups.split_off(first_fixup) {
@@ -276,12 +313,17 @@ impl<'m> Builder<'m> {
             _ => None,
         });
         let Some(name) = callee else { return fail("only calls of a named function are supported".into()) };
-        let module = self.module;
-        let Some(callee) = module.functions.iter().find(|f| f.name == *name && f.body.is_some() && !f.entry) else {
+        let Some(&number) = self.functions.get(&**name) else {
             return fail(format!("call of `{name}`, which this file does not define"));
         };
+        let module = self.module;
+        let callee = &module.functions[number];
         if depth >= MAX_CALLS {
             return fail(format!("calls nested {MAX_CALLS} deep: recursion is not supported"));
+        }
+        self.expanded += 1 + callee.body.as_ref().map_or(0, Vec::len) + callee.registers.len() + callee.variables.len();
+        if self.expanded > MAX_EXPANDED {
+            return fail(format!("calls, which are expanded in place, add more than {MAX_EXPANDED} statements and names"));
         }
         let mut arguments = Vec::new();
         for operand in
@@ -308,7 +350,7 @@ impl<'m> Builder<'m> {
                 _ => return fail("a guard must be a predicate".into()),
             },
         };
-        let inner = self.frame(callee, Some(&arguments), &[])?;
+        let inner = self.frame(Some(number), callee, Some(&arguments), &[])?;
         self.expand(callee, &inner, depth + 1)?;
         if let Some(skip) = skip {
             let end = self.insts.len();

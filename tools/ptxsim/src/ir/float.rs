@@ -6,6 +6,7 @@ use super::{Op, Reg, Value};
 use crate::count::Class;
 use crate::error::Parsed;
 use crate::number::arithmetic::{self, Extremum, Mode};
+use crate::number::format::Rounding;
 use crate::number::half::{self, Bf16, F16, Half, HalfMode};
 use crate::number::{approx, double};
 use crate::syntax::Type;
@@ -32,16 +33,40 @@ macro_rules! with_mode {
 
 impl Context<'_, '_> {
     pub(super) fn float(&mut self) -> Parsed<()> {
+        if self.opcode.name == "testp" {
+            return self.test_property();
+        }
         let approximate = self.opcode.flag("approx");
         let full = self.opcode.flag("full");
         let rounding = self.opcode.rounding();
         let (ftz, sat, relu) = (self.opcode.flag("ftz"), self.opcode.flag("sat"), self.opcode.flag("relu"));
-        let extremum =
-            Extremum { ftz, nan: self.opcode.flag("NaN"), xorsign_abs: self.opcode.flag("xorsign") && self.opcode.flag("abs") };
-        if self.opcode.name == "testp" {
-            return self.test_property();
+        let (nan, xorsign_abs) = (self.opcode.flag("NaN"), self.opcode.flag("xorsign"));
+        if xorsign_abs {
+            self.needs("abs")?;
         }
+        let extremum = Extremum { ftz, nan, xorsign_abs };
         let Some(ty) = self.opcode.ty() else { return self.unknown() };
+        let name = self.opcode.name;
+        let (half, rough) = (matches!(ty, Type::F16 | Type::F16x2), approximate || full);
+        let sums = matches!(name, "add" | "sub" | "mul" | "fma" | "mad");
+        let flushes = match ty {
+            Type::F64 => approximate,
+            Type::Bf16 | Type::Bf16x2 => name == "ex2",
+            _ => !(matches!(name, "tanh" | "copysign") || half && name == "ex2"),
+        };
+        let known = [
+            rounding.is_none_or(|_| !rough && (sums || matches!(name, "div" | "rcp" | "sqrt"))),
+            rounding.is_none_or(|rounding| matches!(ty, Type::F32 | Type::F64) || rounding == Rounding::NearestEven),
+            rounding.is_some() || rough || !matches!(name, "fma" | "mad" | "div" | "rcp" | "sqrt"),
+            !full || (name == "div" && ty == Type::F32 && !approximate),
+            !sat || (sums && (half || ty == Type::F32)),
+            !relu || (name == "fma" && !sat),
+            !(nan || xorsign_abs) || (matches!(name, "min" | "max") && ty != Type::F64),
+            !ftz || flushes,
+        ];
+        if known.contains(&false) {
+            return self.unknown();
+        }
         let mode = Mode { rounding: rounding.unwrap_or_default(), ftz, sat };
         let found = match ty {
             Type::F32 if approximate || full => approximate_f32(self.opcode.name, full, ftz),
@@ -82,10 +107,13 @@ impl Context<'_, '_> {
             "infinite" => x.is_infinite(),
             "number" => !x.is_nan(),
             "notanumber" => x.is_nan(),
-            "normal" => x.is_finite() && x != 0.0 && !subnormal,
+            "normal" => x.is_finite() && !subnormal, // zeros too
             _ => subnormal,
         };
         let single = ty == Type::F32;
+        if !single && ty != Type::F64 {
+            return self.unknown();
+        }
         let a = self.value(1, ty.bits())?;
         let operand = self.operand(0)?;
         let d = self.pred_dest(operand)?;

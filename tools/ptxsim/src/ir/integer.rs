@@ -52,14 +52,25 @@ impl Context<'_, '_> {
         let relu = self.opcode.flag("relu");
         let shift_amount = self.opcode.flag("shiftamt");
         let Some(ty) = self.opcode.ty() else { return self.unknown() };
+        let known = match name {
+            "add" | "sub" => (!saturate || ty == Type::S32) && !relu && !shift_amount,
+            "min" | "max" => (!relu || matches!(ty, Type::S32 | Type::S16x2)) && !saturate && !shift_amount,
+            "bfind" => !saturate && !relu,
+            _ => !saturate && !relu && !shift_amount,
+        };
+        if !known {
+            return self.unknown();
+        }
         if matches!(ty, Type::U16x2 | Type::S16x2) {
             return self.packed(ty, relu);
         }
-        let (bits, sign) = (ty.bits(), ty.is_signed());
-        let (low, high) = (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1);
-        if (saturate && !matches!(name, "add" | "sub")) || (relu && !matches!(name, "min" | "max")) {
+        let bitwise = matches!(name, "popc" | "clz" | "brev" | "cnot");
+        let signed_only = matches!(name, "abs" | "neg");
+        if !if bitwise { is_bits(ty) } else { is_numeric(ty) && (ty.is_signed() || !signed_only) } {
             return self.unknown();
         }
+        let (bits, sign) = (ty.bits(), ty.is_signed());
+        let (low, high) = (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1);
         match name {
             "add" if saturate => {
                 self.binary(bits, move |a, b| (number(a, bits, true) + number(b, bits, true)).clamp(low, high) as u64)
@@ -132,10 +143,12 @@ impl Context<'_, '_> {
         let name = self.opcode.name;
         let part = self.opcode.choice(&[("lo", Part::Low), ("hi", Part::High), ("wide", Part::Wide)]);
         let saturate = self.opcode.flag("sat");
-        let (Some(part), Some(ty)) = (part, self.opcode.ty()) else { return self.unknown() };
+        let ty = self.opcode.ty().filter(|&ty| is_numeric(ty));
+        let (Some(part), Some(ty)) = (part, ty) else { return self.unknown() };
         let (bits, sign) = (ty.bits(), ty.is_signed());
         let narrow = name.ends_with("24");
-        if (part == Part::Wide && (bits == 64 || narrow)) || (narrow && bits != 32) || (saturate && part != Part::High) {
+        let saturates = part == Part::High && ty == Type::S32 && name.starts_with("mad");
+        if (part == Part::Wide && (bits == 64 || narrow)) || (narrow && bits != 32) || (saturate && !saturates) {
             return self.unknown();
         }
         let out = if part == Part::Wide { 2 * bits } else { bits };
@@ -181,7 +194,7 @@ impl Context<'_, '_> {
         let takes = name.ends_with('c');
         let writes = !takes || self.opcode.flag("cc");
         let part = self.opcode.choice(&[("lo", Part::Low), ("hi", Part::High)]);
-        let Some(ty) = self.opcode.ty().filter(|ty| ty.bits() >= 32) else { return self.unknown() };
+        let Some(ty) = self.opcode.ty().filter(|&ty| is_numeric(ty) && ty.bits() >= 32) else { return self.unknown() };
         let (bits, sign) = (ty.bits(), ty.is_signed());
         let keep = mask(bits);
         let (d, a, b) = (self.dest_bits(0, bits)?, self.value(1, bits)?, self.value(2, bits)?);
@@ -219,7 +232,8 @@ impl Context<'_, '_> {
         let four = self.opcode.name == "dp4a";
         let high = self.opcode.choice(&[("lo", false), ("hi", true)]);
         let (Some(at), Some(bt)) = (self.opcode.ty(), self.opcode.ty()) else { return self.unknown() };
-        if four == high.is_some() || at.bits() != 32 || bt.bits() != 32 {
+        let known = |ty: Type| matches!(ty, Type::U32 | Type::S32);
+        if four == high.is_some() || !known(at) || !known(bt) {
             return self.unknown();
         }
         let (d, a, b, c) = (self.dest_bits(0, 32)?, self.value(1, 32)?, self.value(2, 32)?, self.value(3, 32)?);
@@ -253,6 +267,9 @@ impl Context<'_, '_> {
             return self.push(Class::Integer, Op::PredLogic { f, d, a, b, c: b });
         }
         let bits = ty.bits();
+        if !is_bits(ty) {
+            return self.unknown();
+        }
         match name {
             "and" => self.binary(bits, |a, b| a & b),
             "or" => self.binary(bits, |a, b| a | b),
@@ -267,10 +284,7 @@ impl Context<'_, '_> {
         let right = !left && name == "shf" && self.opcode.flag("r");
         if name == "shf" {
             let wrap = self.opcode.choice(&[("wrap", true), ("clamp", false)]);
-            let (Some(wrap), Some(32)) = (wrap, self.opcode.ty().map(Type::bits)) else { return self.unknown() };
-            if !left && !right {
-                return self.unknown();
-            }
+            let (Some(wrap), true, true) = (wrap, self.opcode.flag("b32"), left || right) else { return self.unknown() };
             let (d, a, b, c) = (self.dest_bits(0, 32)?, self.value(1, 32)?, self.value(2, 32)?, self.value(3, 32)?);
             let f = map3(move |low, high, count| {
                 let count = if wrap { count & 31 } else { count.min(32) };
@@ -279,7 +293,8 @@ impl Context<'_, '_> {
             });
             return self.value_op(f, d, [a, b, c]);
         }
-        let Some(ty) = self.opcode.ty() else { return self.unknown() };
+        let known = |&ty: &Type| is_bits(ty) || (is_numeric(ty) && !left);
+        let Some(ty) = self.opcode.ty().filter(known) else { return self.unknown() };
         let (bits, sign) = (ty.bits(), ty.is_signed());
         self.expect_operands(3)?;
         let (d, a, b) = (self.dest_bits(0, bits)?, self.value(1, bits)?, self.value(2, 32)?);
@@ -300,10 +315,16 @@ impl Context<'_, '_> {
         let clamp = self.opcode.choice(&[("clamp", true), ("wrap", false)]);
         let Some(ty) = self.opcode.ty() else { return self.unknown() };
         let (bits, sign) = (ty.bits(), ty.is_signed());
+        let clamps = matches!(name, "szext" | "bmsk");
+        let known = if matches!(name, "bfe" | "szext") { is_numeric(ty) } else { is_bits(ty) };
+        let width = bits == 32 || (bits == 64 && matches!(name, "bfe" | "bfi"));
+        if clamps != clamp.is_some() || !known || !width {
+            return self.unknown();
+        }
         let d = self.dest_bits(0, bits)?;
         let a = self.value(1, bits)?;
         match name {
-            "lop3" if bits == 32 => {
+            "lop3" => {
                 let (b, c, table) = (self.value(2, 32)?, self.value(3, 32)?, self.literal(4)?);
                 let f = map3(move |a, b, c| {
                     (0..8).filter(|i| table >> i & 1 == 1).fold(0, |out, i| {
@@ -357,6 +378,16 @@ impl Context<'_, '_> {
             _ => self.unknown(),
         }
     }
+}
+
+/// Types without a sign, of the instructions that see bits and not numbers.
+fn is_bits(ty: Type) -> bool {
+    matches!(ty, Type::B16 | Type::B32 | Type::B64)
+}
+
+/// Types of integer arithmetic.
+fn is_numeric(ty: Type) -> bool {
+    ty.is_integer() && ty.bits() >= 16 && !is_bits(ty)
 }
 
 /// bfe (PTX ISA): `length` bits from `start`, filled with zero or, if signed, with the field's top bit.

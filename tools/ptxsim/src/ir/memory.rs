@@ -10,30 +10,23 @@ use crate::number::half::{self, Bf16, F16, HalfMode};
 use crate::number::{arithmetic::Mode, double};
 use crate::syntax::{Operand, Space, Type};
 
-/// Modifiers that speak to caches.
-const HINTS: [&str; 21] = [
-    "ca",
-    "cg",
-    "cs",
-    "lu",
-    "cv",
-    "wb",
-    "wt",
-    "nc",
-    "unified",
-    "noftz",
+/// Modifiers of loads and stores that speak to caches.
+const HINTS: [&str; 10] = [
     "L1::evict_normal",
     "L1::evict_unchanged",
     "L1::evict_first",
     "L1::evict_last",
     "L1::no_allocate",
-    "L2::cache_hint",
-    "L2::64B",
-    "L2::128B",
-    "L2::256B",
     "L2::evict_first",
     "L2::evict_last",
+    "L2::evict_normal",
+    "cg",
+    "cs",
 ];
+/// Those of loads alone.
+const LOAD_HINTS: [&str; 7] = ["ca", "lu", "cv", "unified", "L2::64B", "L2::128B", "L2::256B"];
+/// Those of stores alone.
+const STORE_HINTS: [&str; 2] = ["wb", "wt"];
 
 impl Context<'_, '_> {
     pub(super) fn memory(&mut self) -> Parsed<()> {
@@ -43,32 +36,61 @@ impl Context<'_, '_> {
             "atom" | "red" => self.atomic(),
             "cp" => self.copy(),
             "createpolicy" => {
-                let all = ["fractional", "range", "cvt", "L2", "L2::evict_first", "L2::evict_last", "L2::evict_normal"];
-                self.opcode.ignore(&all);
-                self.opcode.ignore(&["L2::evict_unchanged", "b64", "global"]);
+                let form = self.opcode.choice(&[("fractional", (1, 2)), ("range", (4, 4)), ("cvt", (2, 2))]);
+                if !form.is_some_and(|(least, most)| (least..=most).contains(&self.count())) {
+                    return self.unknown();
+                }
+                let kinds = ["L2", "L2::evict_first", "L2::evict_last", "L2::evict_normal", "L2::evict_unchanged", "global"];
+                self.opcode.ignore(&kinds);
+                self.needs("b64")?;
+                (1..self.count()).try_for_each(|index| self.operand(index).map(drop))?;
                 let zero = self.constant(0);
                 let d = self.dest_bits(0, 64)?;
                 self.push(Class::Integer, Op::Value { f: super::values::map1(|_| 0), d, a: zero, b: zero, c: zero })
             }
             _ => {
-                self.opcode.space();
-                self.opcode.ignore(&["L1", "L2", "L2::evict_last", "L2::evict_normal", "global", "uniform"]);
+                let space = self.opcode.space();
+                let levels = [("L1", ()), ("L2", ()), ("L2::evict_last", ()), ("L2::evict_normal", ())];
+                if self.opcode.choice(&levels).is_none() {
+                    return self.unknown();
+                }
+                self.address(0, space)?;
+                if self.opcode.name == "discard" || self.opcode.name == "applypriority" {
+                    self.literal(1)?;
+                }
                 self.push(Class::Global, Op::Nothing)
             }
         }
     }
 
     /// Memory-ordering modifiers of a load, store or atomic.
-    fn strength(&mut self) -> Strength {
+    fn strength(&mut self) -> Parsed<Strength> {
         let volatile = self.opcode.flag("volatile");
-        let relaxed = self.opcode.flag("relaxed") | self.opcode.flag("mmio");
-        let both = self.opcode.flag("acq_rel");
-        let acquire = self.opcode.flag("acquire") | both;
-        let release = self.opcode.flag("release") | both;
-        self.opcode.flag("weak");
-        let narrow = self.opcode.flag("cta");
-        self.opcode.ignore(&["cluster", "gpu", "sys"]);
-        Strength { strong: relaxed | acquire | release, volatile, narrow, acquire, release }
+        self.opcode.flag("mmio");
+        let orders =
+            [("relaxed", (false, false)), ("acquire", (true, false)), ("release", (false, true)), ("acq_rel", (true, true))];
+        let order = self.opcode.choice(&orders);
+        let (acquire, release) = order.unwrap_or_default();
+        let weak = self.opcode.flag("weak");
+        let scope = self.opcode.choice(&[("cta", true), ("cluster", false), ("gpu", false), ("sys", false)]);
+        let strength = Strength { strong: order.is_some(), volatile, narrow: scope == Some(true), acquire, release };
+        let known = match self.opcode.name {
+            "ld" => !release,
+            "st" => !acquire,
+            "ldu" => !strength.strong && !volatile,
+            "red" => !acquire && !weak && !volatile,
+            _ => !weak && !volatile,
+        };
+        // Every form but the plain one and `.volatile` says whom it orders.
+        let atomic = matches!(self.opcode.name, "atom" | "red");
+        let alone = u32::from(strength.strong) + u32::from(volatile) + u32::from(weak) <= 1;
+        let scoped = atomic || strength.strong == scope.is_some();
+        if known && alone && scoped { Ok(strength) } else { self.unknown() }
+    }
+
+    /// The cache policy of an access, which changes no result.
+    fn policy(&mut self, index: usize) -> Parsed<()> {
+        if self.opcode.flag("L2::cache_hint") { self.value(index, 64).map(drop) } else { Ok(()) }
     }
 
     fn class(space: Space) -> Class {
@@ -80,24 +102,32 @@ impl Context<'_, '_> {
     }
 
     /// Space, type and number of elements of a load or store.
-    fn shape(&mut self) -> Parsed<(Strength, Space, Type, usize)> {
-        let strength = self.strength();
+    fn shape(&mut self, hints: &[&str]) -> Parsed<(Strength, Space, Type, usize)> {
+        let strength = self.strength()?;
         let space = self.opcode.space();
         self.opcode.ignore(&HINTS);
+        self.opcode.ignore(hints);
         let lanes = self.opcode.vector();
         let Some(ty) = self.opcode.ty() else { return self.unknown() };
-        if ty.bits() > 64 || ty.bits() < 8 || lanes as u32 * ty.bits() > 256 {
+        let typed = ty.is_integer() || matches!(ty, Type::F32 | Type::F64);
+        let ordered = strength.strong || strength.volatile;
+        if !typed || lanes as u32 * ty.bits() > 256 || (ordered && matches!(space, Space::Const | Space::Param)) {
             return self.unknown();
         }
         Ok((strength, space, ty, lanes))
     }
 
     fn load(&mut self) -> Parsed<()> {
-        let (strength, space, ty, lanes) = self.shape()?;
+        let uncached = self.opcode.flag("nc") || self.opcode.name == "ldu";
+        let (strength, space, ty, lanes) = self.shape(&LOAD_HINTS)?;
+        if uncached && !matches!((self.opcode.name, space), (_, Space::Global) | ("ldu", Space::Generic)) {
+            return self.unknown();
+        }
+        self.policy(2)?;
         let address = self.address(1, space)?;
         let elements = self.elements(0)?;
         if elements.len() != lanes {
-            return self.fail(format!("{lanes} elements are loaded into {} registers", elements.len()));
+            return self.fail(format!("`{}` loads {lanes} elements, not {}", self.statement.opcode, elements.len()));
         }
         let (mut parts, mut widths) = (Vec::new(), Vec::new());
         for element in elements {
@@ -114,11 +144,15 @@ impl Context<'_, '_> {
     }
 
     fn store(&mut self) -> Parsed<()> {
-        let (strength, space, ty, lanes) = self.shape()?;
+        let (strength, space, ty, lanes) = self.shape(&STORE_HINTS)?;
+        if space == Space::Const {
+            return self.unknown();
+        }
+        self.policy(2)?;
         let address = self.address(0, space)?;
         let elements = self.elements(1)?;
         if elements.len() != lanes {
-            return self.fail(format!("{lanes} elements are stored from {} registers", elements.len()));
+            return self.fail(format!("`{}` stores {lanes} elements, not {}", self.statement.opcode, elements.len()));
         }
         let literal = |operand: &Operand| matches!(operand, Operand::F64(_)).then_some(ty.bits());
         let parts = elements.iter().map(|e| self.value_of(e, literal(e))).collect::<Parsed<_>>()?;
@@ -128,19 +162,26 @@ impl Context<'_, '_> {
 
     fn atomic(&mut self) -> Parsed<()> {
         let fetches = self.opcode.name == "atom";
-        let strength = self.strength();
+        let strength = self.strength()?;
         let space = self.opcode.space();
-        self.opcode.ignore(&HINTS);
+        let rounds = self.opcode.flag("noftz");
         let names = ["and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max"];
         let names: Vec<(&str, &'static str)> = names.iter().map(|&name| (name, name)).collect();
         let (Some(name), Some(ty)) = (self.opcode.choice(&names), self.opcode.ty()) else { return self.unknown() };
+        let half = matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2);
+        let there = matches!(space, Space::Global | Space::Shared | Space::Generic);
+        if !there || (rounds && !half) || (!fetches && matches!(name, "exch" | "cas")) {
+            return self.unknown();
+        }
         let Some(f) = update(name, ty) else { return self.unknown() };
         let first = usize::from(fetches);
-        let d = if fetches { Some(self.dest(0)?) } else { None };
+        let d = if fetches { Some(self.dest_bits(0, ty.bits())?) } else { None };
         let address = self.address(first, space)?;
         let b = self.value(first + 1, ty.bits())?;
         let c = if name == "cas" { self.value(first + 2, ty.bits())? } else { b };
-        self.push(Class::Atomic, Op::Atomic { address, bytes: ty.bytes(), f, b, c, d, strength })
+        self.policy(first + if name == "cas" { 3 } else { 2 })?;
+        let flushes = name == "add" && ty == Type::F32;
+        self.push(Class::Atomic, Op::Atomic { address, bytes: ty.bytes(), f, b, c, d, strength, flushes })
     }
 
     fn copy(&mut self) -> Parsed<()> {
@@ -164,7 +205,7 @@ impl Context<'_, '_> {
         let to = self.opcode.space();
         let global = self.opcode.flag("global");
         let hint = self.opcode.flag("L2::cache_hint");
-        self.opcode.ignore(&HINTS);
+        self.opcode.choice(&[("L2::64B", ()), ("L2::128B", ()), ("L2::256B", ())]);
         if to != Space::Shared || !global {
             return self.unknown();
         }
@@ -174,6 +215,9 @@ impl Context<'_, '_> {
             return self.fail(format!("cp.async of {size} bytes: it copies 4, 8 or 16, and `.cg` 16"));
         }
         let extra = self.count() - usize::from(hint);
+        if hint {
+            self.value(extra.max(3), 64)?;
+        }
         let (mut source_bytes, mut ignore) = (None, None);
         if extra > 3 {
             if self.is_pred(self.operand(3)?) { ignore = Some(self.guard(3)?) } else { source_bytes = Some(self.value(3, 32)?) }

@@ -25,36 +25,36 @@ impl Context<'_, '_> {
     }
 
     fn mov(&mut self) -> Parsed<()> {
-        let Some(ty) = self.opcode.ty() else { return self.unknown() };
+        let Some(ty) = self.opcode.ty().filter(|&ty| ty == Type::Pred || is_plain(ty)) else { return self.unknown() };
         self.expect_operands(2)?;
         if ty == Type::Pred {
             let operand = self.operand(0)?;
-            let Some(d) = self.pred_dest(operand)? else { return self.push(Class::Integer, Op::Nothing) };
             let a = self.guard(1)?;
+            let Some(d) = self.pred_dest(operand)? else { return self.push(Class::Integer, Op::Nothing) };
             return self.push(Class::Integer, Op::PredLogic { f: |a, _, _| a, d, a, b: a, c: a });
         }
         let bits = ty.bits();
-        if bits > 64 {
-            return self.unknown();
-        }
         if let Operand::Special(name) = self.operand(1)?
-            && ["%clock", "%clock64", "%clock_hi", "%globaltimer", "%globaltimer_lo", "%globaltimer_hi"].contains(&name.as_str())
+            && let Some(counter) = counter_bits(name)
         {
-            let d = self.dest(0)?;
+            if counter != bits {
+                return self.fail(format!("`{name}` has {counter} bits"));
+            }
+            let d = self.dest_bits(0, bits)?;
             return self.push(Class::Integer, Op::Clock { d });
         }
         match (self.operand(0)?, self.operand(1)?) {
             (Operand::Vector(parts), _) => {
                 let width = bits / parts.len().max(1) as u32;
                 let a = self.value(1, bits)?;
-                let dest = |context: &mut Self, part: &Operand| match part {
-                    Operand::Sink => Ok(None),
-                    part => context.dest_of(part).map(|(register, _)| Some(register)),
-                };
-                let parts = parts.iter().map(|part| dest(self, part)).collect::<Parsed<Vec<_>>>()?;
                 if !matches!(parts.len(), 2 | 4) {
                     return self.unknown();
                 }
+                let dest = |context: &mut Self, part: &Operand| match part {
+                    Operand::Sink => Ok(None),
+                    part => context.dest_exactly(part, width).map(Some),
+                };
+                let parts = parts.iter().map(|part| dest(self, part)).collect::<Parsed<Vec<_>>>()?;
                 self.push(Class::Integer, Op::Unpack { parts, a, bits: width })
             }
             (_, Operand::Vector(parts)) => {
@@ -80,15 +80,18 @@ impl Context<'_, '_> {
         let integral = [("rni", Rounding::NearestEven), ("rzi", Rounding::Zero), ("rmi", Rounding::Down), ("rpi", Rounding::Up)];
         let to_integral = self.opcode.choice(&integral);
         let rounding = to_integral.or_else(|| self.opcode.rounding());
-        let rounding = rounding.or_else(|| self.opcode.flag("rna").then_some(Rounding::NearestAway)).unwrap_or_default();
+        let rounding = rounding.or_else(|| self.opcode.flag("rna").then_some(Rounding::NearestAway));
         let mode = Conversion {
-            rounding,
+            rounding: rounding.unwrap_or_default(),
             ftz: self.opcode.flag("ftz"),
             sat: self.opcode.flag("sat"),
             satfinite: self.opcode.flag("satfinite"),
             relu: self.opcode.flag("relu"),
         };
         let (Some(to), Some(from)) = (self.opcode.ty(), self.opcode.ty()) else { return self.unknown() };
+        if !converts(to, from, rounding, to_integral.is_some(), mode) {
+            return self.unknown();
+        }
         let pair = match (to, from) {
             (Type::F16x2, Type::F32) => Some((Format::F16, 32)),
             (Type::Bf16x2, Type::F32) => Some((Format::Bf16, 32)),
@@ -106,12 +109,21 @@ impl Context<'_, '_> {
         let Some(f) = conversion(to, from, mode, to_integral.is_some()) else { return self.unknown() };
         let operand = self.operand(0)?;
         let (d, width) = self.dest_of(operand)?;
-        if width < to.bits() {
+        // Integers may come from, and go to, wider registers than their type.
+        let fits = |width: u32, ty: Type| width == ty.bits() || (width > ty.bits() && ty.is_integer());
+        if !fits(width, to) && *operand != Operand::Sink {
             return self.fail(format!("{} bits are converted into a register of {width}", to.bits()));
         }
+        if let Operand::Register(_) = self.operand(1)? {
+            let from_width = self.width(1)?;
+            if !fits(from_width, from) {
+                return self.fail(format!("{} bits are converted from a register of {from_width}", from.bits()));
+            }
+        }
         let a = self.loose(1)?;
-        let keep = if to.is_signed() { mask(width) } else { mask(to.bits()) };
-        let f: Value = Box::new(move |a, b, c| f(a, b, c).map(|x| x & keep));
+        // Cut to the type, and extended to the register as the type says.
+        let (bits, is_signed) = (to.bits(), to.is_signed());
+        let f: Value = Box::new(move |a, b, c| f(a, b, c).map(|x| number(x, bits, is_signed) as u64 & mask(width)));
         self.push(Class::Convert, Op::Value { f, d, a, b: a, c: a })
     }
 
@@ -120,9 +132,9 @@ impl Context<'_, '_> {
         let (true, Some(to), Some(Type::S32)) = (self.opcode.flag("sat"), self.opcode.ty(), self.opcode.ty()) else {
             return self.unknown();
         };
-        let third = self.opcode.ty().is_some();
+        let third = self.opcode.flag("b32");
         let integer = Integer { bits: to.bits(), signed: to.is_signed() };
-        if !to.is_integer() || !matches!((to.bits(), third), (16, false) | (8, true)) {
+        if !matches!((to, third), (Type::S16 | Type::U16, false) | (Type::S8 | Type::U8, true)) {
             return self.unknown();
         }
         let (d, a, b) = (self.dest_bits(0, 32)?, self.value(1, 32)?, self.value(2, 32)?);
@@ -139,9 +151,7 @@ impl Context<'_, '_> {
     fn convert_address(&mut self) -> Parsed<()> {
         let back = self.opcode.flag("to");
         let space = self.opcode.space();
-        if self.opcode.ty().map(Type::bits) != Some(64) {
-            return self.unknown();
-        }
+        self.needs("u64")?;
         let window = match space {
             Space::Shared => SHARED_WINDOW,
             Space::Local => LOCAL_WINDOW,
@@ -188,7 +198,7 @@ impl Context<'_, '_> {
 
     fn set_pred(&mut self) -> Parsed<()> {
         let Some((name, connective, ftz)) = self.comparison() else { return self.unknown() };
-        let Some(ty) = self.opcode.ty() else { return self.unknown() };
+        let Some(ty) = self.opcode.ty().filter(|&ty| compares(name, ty, ftz)) else { return self.unknown() };
         let (d, q) = self.pred_pair(0)?;
         let (a, b) = (self.value(1, ty.bits())?, self.value(2, ty.bits())?);
         let combine = self.combine(connective, 3)?;
@@ -209,6 +219,13 @@ impl Context<'_, '_> {
     fn set(&mut self) -> Parsed<()> {
         let Some((name, connective, ftz)) = self.comparison() else { return self.unknown() };
         let (Some(to), Some(ty)) = (self.opcode.ty(), self.opcode.ty()) else { return self.unknown() };
+        if !compares(name, ty, ftz) {
+            return self.unknown();
+        }
+        let packed = |ty: Type| matches!(ty, Type::F16x2 | Type::Bf16x2);
+        if packed(to) && to != ty {
+            return self.unknown();
+        }
         let truth = match to {
             Type::U32 | Type::S32 => 0xFFFF_FFFF,
             Type::U16 | Type::S16 => 0xFFFF,
@@ -232,7 +249,7 @@ impl Context<'_, '_> {
     }
 
     fn select(&mut self) -> Parsed<()> {
-        let Some(ty) = self.opcode.ty() else { return self.unknown() };
+        let Some(ty) = self.opcode.ty().filter(|&ty| is_plain(ty)) else { return self.unknown() };
         self.expect_operands(4)?;
         let bits = ty.bits();
         let (d, a, b) = (self.dest_bits(0, bits)?, self.value(1, bits)?, self.value(2, bits)?);
@@ -243,6 +260,9 @@ impl Context<'_, '_> {
     fn select_by_sign(&mut self) -> Parsed<()> {
         let ftz = self.opcode.flag("ftz");
         let (Some(ty), Some(by)) = (self.opcode.ty(), self.opcode.ty()) else { return self.unknown() };
+        if !is_plain(ty) || (ftz && by != Type::F32) {
+            return self.unknown();
+        }
         let bits = ty.bits();
         let (d, a, b, c) = (self.dest_bits(0, bits)?, self.value(1, bits)?, self.value(2, bits)?, self.value(3, 32)?);
         let f = match by {
@@ -257,12 +277,9 @@ impl Context<'_, '_> {
     }
 
     fn permute(&mut self) -> Parsed<()> {
-        let types = self.opcode.flag("b32");
+        self.needs("b32")?;
         let modes = [("f4e", 0), ("b4e", 1), ("rc8", 2), ("ecl", 3), ("ecr", 4), ("rc16", 5)];
         let mode = self.opcode.choice(&modes);
-        if !types {
-            return self.unknown();
-        }
         self.expect_operands(4)?;
         let (d, a, b, c) = (self.dest_bits(0, 32)?, self.value(1, 32)?, self.value(2, 32)?, self.value(3, 32)?);
         let f = map3(move |a, b, selector| {
@@ -287,6 +304,60 @@ impl Context<'_, '_> {
             (0..4).fold(0, |out, i| out | pick(i) << (8 * i))
         });
         self.push(Class::Integer, Op::Value { f, d, a, b, c })
+    }
+}
+
+/// Types of the instructions that only move values.
+fn is_plain(ty: Type) -> bool {
+    (ty.is_integer() && ty.bits() > 8) || matches!(ty, Type::F32 | Type::F64)
+}
+
+/// Whether there is a conversion from one type to another with these modifiers (PTX ISA, cvt).
+fn converts(to: Type, from: Type, rounding: Option<Rounding>, to_integral: bool, mode: Conversion) -> bool {
+    use Rounding::{NearestAway, NearestEven, Zero};
+    use Type::{Bf16, Bf16x2, E4m3x2, E5m2x2, F16, F16x2, F32, F64, Tf32};
+    let plain = rounding.is_none() && !to_integral;
+    let numeric = |ty: Type| ty.is_integer() && !matches!(ty, Type::B8 | Type::B16 | Type::B32 | Type::B64);
+    let Conversion { ftz, sat, satfinite, relu, .. } = mode;
+    let finite = satfinite && !sat && !ftz;
+    match (to, from) {
+        (E4m3x2 | E5m2x2, F32 | F16x2) => rounding == Some(NearestEven) && finite,
+        (F16x2, E4m3x2 | E5m2x2) => rounding == Some(NearestEven) && !(ftz || sat || satfinite),
+        (F16x2 | Bf16x2, F32) => matches!(rounding, Some(NearestEven | Zero)) && !(to_integral || ftz || sat),
+        (Tf32, F32) => match rounding {
+            Some(NearestAway) => !(ftz || sat || relu),
+            Some(NearestEven | Zero) => !(to_integral || ftz || sat),
+            _ => false,
+        },
+        (F16 | Bf16, F32) if relu || satfinite => matches!(rounding, Some(NearestEven | Zero)) && !(to_integral || ftz || sat),
+        _ if satfinite || relu || rounding == Some(NearestAway) => false,
+        _ if numeric(to) && numeric(from) => plain && !ftz,
+        (to, F16 | Bf16 | F32 | F64) if numeric(to) => to_integral && (!ftz || from == F32),
+        (F16 | Bf16 | F32 | F64, from) if numeric(from) => rounding.is_some() && !to_integral && !ftz,
+        (F16 | Bf16 | F32 | F64, _) if to == from => (plain || to_integral) && (!ftz || to == F32),
+        (F32 | F64, F16) | (F64, F32) | (F32 | F64, Bf16) => plain && !(sat && from == Bf16),
+        (F16 | Bf16, F32 | F64) | (F32, F64) | (F16, Bf16) | (Bf16, F16) => rounding.is_some() && !to_integral,
+        _ => false,
+    }
+}
+
+/// Whether values of a type can be compared so.
+fn compares(name: &str, ty: Type, ftz: bool) -> bool {
+    match name {
+        _ if !ty.is_integer() => !(ftz && ty == Type::F64),
+        _ if ftz => false,
+        "eq" | "ne" => true,
+        "lo" | "ls" | "hi" | "hs" => matches!(ty, Type::U16 | Type::U32 | Type::U64),
+        _ => !matches!(ty, Type::B8 | Type::B16 | Type::B32 | Type::B64),
+    }
+}
+
+/// Bits of a register that counts time.
+fn counter_bits(name: &str) -> Option<u32> {
+    match name {
+        "%clock" | "%globaltimer_lo" => Some(32),
+        "%clock64" | "%globaltimer" => Some(64),
+        _ => None,
     }
 }
 

@@ -5,7 +5,8 @@ use super::opcode::Opcode;
 use super::{Address, Guard, Inst, Op, Pred, Preset, Reg};
 use crate::count::Class;
 use crate::error::{Complaint, Parsed};
-use crate::syntax::{Function, Operand, Space, Statement};
+use crate::syntax::{Function, Operand, Space, Statement, Type};
+use std::cell::Cell;
 
 /// One statement being decoded.
 pub(super) struct Context<'c, 'm> {
@@ -14,9 +15,21 @@ pub(super) struct Context<'c, 'm> {
     pub function: &'m Function,
     pub statement: &'m Statement,
     pub opcode: Opcode<'m>,
+    /// Operands that were looked at, one bit each.
+    read: Cell<u64>,
 }
 
-impl<'m> Context<'_, 'm> {
+impl<'c, 'm> Context<'c, 'm> {
+    pub(super) fn new(
+        builder: &'c mut Builder<'m>,
+        frame: &'c Frame,
+        function: &'m Function,
+        statement: &'m Statement,
+        opcode: Opcode<'m>,
+    ) -> Context<'c, 'm> {
+        Context { builder, frame, function, statement, opcode, read: Cell::new(0) }
+    }
+
     pub(super) fn fail<T>(&self, message: impl Into<String>) -> Parsed<T> {
         Err(Complaint::new(self.statement.line, message))
     }
@@ -26,11 +39,25 @@ impl<'m> Context<'_, 'm> {
         self.fail(format!("unknown instruction `{}`", self.statement.opcode))
     }
 
+    /// Takes a modifier that must be there.
+    pub(super) fn needs(&mut self, modifier: &str) -> Parsed<()> {
+        if self.opcode.flag(modifier) { Ok(()) } else { self.unknown() }
+    }
+
     pub(super) fn operand(&self, index: usize) -> Parsed<&'m Operand> {
         match self.statement.operands.get(index) {
-            Some(operand) => Ok(operand),
+            Some(operand) => {
+                self.read.set(self.read.get() | 1 << index.min(63));
+                Ok(operand)
+            }
             None => self.fail(format!("`{}` needs more than {index} operands", self.statement.opcode)),
         }
+    }
+
+    /// Fails if there are operands that the instruction does not take.
+    pub(super) fn check_operands(&self) -> Parsed<()> {
+        let taken = self.read.get().trailing_ones() as usize;
+        if taken >= self.count() { Ok(()) } else { self.expect_operands(taken) }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -88,19 +115,31 @@ impl<'m> Context<'_, 'm> {
                 _ => self.fail("128-bit registers are not supported"),
             },
             Operand::Int(value) => Ok(self.builder.preset(Preset::Constant(value & keep))),
+            Operand::F32(_) | Operand::F64(_) if !self.takes_floats() => {
+                self.fail(format!("`{}` takes integers", self.statement.opcode))
+            }
+            Operand::F32(_) if bits.is_some_and(|bits| bits != 32) => {
+                self.fail(format!("a number of 32 bits where `{}` takes {}", self.statement.opcode, bits.unwrap_or(0)))
+            }
             Operand::F32(value) => Ok(self.builder.preset(Preset::Constant((*value).into()))),
             Operand::F64(value) if bits == Some(32) => {
                 let narrow = (f64::from_bits(*value) as f32).to_bits();
                 Ok(self.builder.preset(Preset::Constant(narrow.into())))
             }
+            Operand::F64(_) if bits.is_some_and(|bits| bits != 64) => {
+                self.fail(format!("a number of 64 bits where `{}` takes {}", self.statement.opcode, bits.unwrap_or(0)))
+            }
             Operand::F64(value) => Ok(self.builder.preset(Preset::Constant(*value))),
             Operand::Special(name) => match special(name) {
+                Some(_) if bits.is_some_and(|bits| bits < 32) => {
+                    self.fail(format!("`{name}` has 32 bits, and `{}` takes fewer", self.statement.opcode))
+                }
                 Some(preset) => Ok(self.builder.preset(preset)),
                 None => self.fail(format!("unknown register `{name}`")),
             },
-            Operand::Local(_) | Operand::Global(_) => self.variable(operand, 0),
+            Operand::Local(_) | Operand::Global(_) => self.variable(operand, 0, bits),
             Operand::Offset(base, offset) => match **base {
-                Operand::Local(_) | Operand::Global(_) => self.variable(base, *offset),
+                Operand::Local(_) | Operand::Global(_) => self.variable(base, *offset, bits),
                 _ => self.fail("an offset outside brackets is only for variables"),
             },
             Operand::Label(_) => self.fail("an undeclared name"),
@@ -108,9 +147,23 @@ impl<'m> Context<'_, 'm> {
         }
     }
 
-    /// The address of a variable in its own space, plus an offset.
-    fn variable(&mut self, operand: &Operand, offset: i64) -> Parsed<Reg> {
-        let (_, preset) = self.place(operand, offset)?;
+    /// Whether a number with a point can stand in the instruction.
+    fn takes_floats(&self) -> bool {
+        let mut types = self.statement.opcode.split('.').filter_map(Type::parse);
+        types.any(|ty| !ty.is_integer() || matches!(ty, Type::B16 | Type::B32 | Type::B64))
+    }
+
+    /// The address of a variable in its own space, plus an offset, as a value of `bits` bits.
+    fn variable(&mut self, operand: &Operand, offset: i64, bits: Option<u32>) -> Parsed<Reg> {
+        let (space, preset) = self.place(operand, offset)?;
+        let fits = match preset {
+            // Only addresses in global memory need more than 32 bits.
+            Preset::Constant(address) => address <= u64::from(u32::MAX),
+            _ => space == Space::Shared && (0..=i64::from(u32::MAX >> 1)).contains(&offset),
+        };
+        if bits.is_some_and(|bits| bits < 32 || (bits == 32 && !fits)) {
+            return self.fail(format!("this address does not fit what `{}` takes", self.statement.opcode));
+        }
         Ok(self.builder.preset(preset))
     }
 
@@ -134,15 +187,14 @@ impl<'m> Context<'_, 'm> {
         })
     }
 
-    /// A destination; `_` is a register that nobody reads.
-    pub(super) fn dest(&mut self, index: usize) -> Parsed<Reg> {
-        let operand = self.operand(index)?;
-        Ok(self.dest_of(operand)?.0)
-    }
-
-    /// A destination of exactly `bits` bits.
+    /// A destination of exactly `bits` bits; `_` is a register that nobody reads.
     pub(super) fn dest_bits(&mut self, index: usize, bits: u32) -> Parsed<Reg> {
         let operand = self.operand(index)?;
+        self.dest_exactly(operand, bits)
+    }
+
+    /// The same of an operand.
+    pub(super) fn dest_exactly(&mut self, operand: &Operand, bits: u32) -> Parsed<Reg> {
         match self.dest_of(operand)? {
             (register, width) if width == bits || *operand == Operand::Sink => Ok(register),
             (_, width) => self.fail(format!("a destination of {width} bits where `{}` gives {bits}", self.statement.opcode)),
@@ -162,6 +214,17 @@ impl<'m> Context<'_, 'm> {
         }
     }
 
+    /// Bits of an operand that is a register with a value.
+    pub(super) fn width(&self, index: usize) -> Parsed<u32> {
+        match self.operand(index)? {
+            Operand::Register(register) => match self.frame.registers.get(*register) {
+                Some(Slot::Value(_, width)) => Ok(*width),
+                _ => self.fail("a value is needed here"),
+            },
+            _ => self.fail("a register is needed here"),
+        }
+    }
+
     /// Whether an operand is a predicate register.
     pub(super) fn is_pred(&self, operand: &Operand) -> bool {
         let slot = |register: &usize| matches!(self.frame.registers.get(*register), Some(Slot::Pred(_)));
@@ -177,7 +240,7 @@ impl<'m> Context<'_, 'm> {
         match self.operand(index)? {
             Operand::Register(register) => Ok(Guard { pred: self.pred_register(*register)?, negated: false }),
             Operand::NotRegister(register) => Ok(Guard { pred: self.pred_register(*register)?, negated: true }),
-            Operand::Int(value) => Ok(Guard { pred: self.builder.never(), negated: *value != 0 }),
+            Operand::Int(value @ (0 | 1 | u64::MAX)) => Ok(Guard { pred: self.builder.never(), negated: *value != 0 }),
             _ => self.fail("a predicate is needed here"),
         }
     }
@@ -199,11 +262,11 @@ impl<'m> Context<'_, 'm> {
         }
     }
 
-    /// A value and perhaps a predicate: `d` or `d|p`.
+    /// A value of 32 bits and perhaps a predicate: `d` or `d|p`.
     pub(super) fn value_and_pred(&mut self, index: usize) -> Parsed<(Reg, Option<Pred>)> {
         match self.operand(index)? {
-            Operand::Pair(d, p) => Ok((self.dest_of(d)?.0, self.pred_dest(p)?)),
-            d => Ok((self.dest_of(d)?.0, None)),
+            Operand::Pair(d, p) => Ok((self.dest_exactly(d, 32)?, self.pred_dest(p)?)),
+            d => Ok((self.dest_exactly(d, 32)?, None)),
         }
     }
 
@@ -215,9 +278,20 @@ impl<'m> Context<'_, 'm> {
         match &**base {
             operand @ (Operand::Local(_) | Operand::Global(_)) => {
                 let (found, preset) = self.place(operand, *offset)?;
-                // Argument slots of calls are local memory here, whatever the instruction calls them.
-                let space = if matches!(space, Space::Param | Space::Generic) { found } else { space };
+                // Argument slots of calls are local memory here, and constants global, whatever the instruction calls them.
+                let space = match space {
+                    Space::Param | Space::Generic => found,
+                    Space::Const if found == Space::Global => Space::Const,
+                    space if space == found => space,
+                    _ => return self.fail(format!("`{}` of a variable that is in other memory", self.statement.opcode)),
+                };
                 Ok(Address { space, base: self.builder.preset(preset), offset: 0 })
+            }
+            Operand::Register(register)
+                if matches!(space, Space::Global | Space::Generic)
+                    && matches!(self.frame.registers.get(*register), Some(Slot::Value(_, width)) if *width < 64) =>
+            {
+                self.fail("an address in global memory, or a generic one, has 64 bits")
             }
             operand => Ok(Address { space, base: self.value_of(operand, None)?, offset: *offset }),
         }
@@ -237,10 +311,10 @@ impl<'m> Context<'_, 'm> {
         elements.iter().map(|operand| self.value_of(operand, Some(32))).collect()
     }
 
-    /// Destination registers of a vector.
+    /// Destination registers of a vector, 32 bits each.
     pub(super) fn dests(&mut self, index: usize) -> Parsed<Vec<Reg>> {
         let elements = self.elements(index)?;
-        elements.iter().map(|operand| self.dest_of(operand).map(|(register, _)| register)).collect()
+        elements.iter().map(|operand| self.dest_exactly(operand, 32)).collect()
     }
 
     /// An integer that must be a literal.
@@ -285,6 +359,8 @@ fn special(name: &str) -> Option<Preset> {
         "%dynamic_smem_size" => Preset::DynamicShared,
         "%total_smem_size" => Preset::TotalShared,
         "%smid" | "%gridid" | "%cluster_ctarank" => Preset::Constant(0),
+        // Upper halves of counters that never come so far.
+        "%clock_hi" | "%globaltimer_hi" => Preset::Constant(0),
         "%nsmid" | "%cluster_nctarank" => Preset::Constant(1),
         _ => return None,
     })

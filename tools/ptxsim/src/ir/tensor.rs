@@ -1,17 +1,21 @@
 //! Tensor-core products and the loads that feed them.
 
 use super::operands::Context;
-use super::{Op, Reg};
+use super::{LANES, Op, Reg};
 use crate::count::Class;
 use crate::error::Parsed;
 use crate::number::mma::{Accumulator, MmaKind, Operand};
 use crate::syntax::Space;
 
 /// Floating-point operations of one issue by a full warp, and the operand type of a tensor product.
-pub(super) fn work(op: &Op, class: Class) -> (u64, &'static str) {
+pub(super) fn work(op: &Op, class: Class, opcode: &str) -> (u64, &'static str) {
     match op {
         Op::Mma { kind, .. } => (kind.flops(), name(kind.a)),
-        _ if matches!(class, Class::Float | Class::Double | Class::Half | Class::Special) => (32, ""),
+        _ if matches!(class, Class::Float | Class::Double | Class::Half | Class::Special) => {
+            let fused = opcode.starts_with("fma") || opcode.starts_with("mad");
+            let packed = opcode.contains("x2");
+            ((LANES as u64) << (u32::from(fused) + u32::from(packed)), "")
+        }
         _ => (0, ""),
     }
 }
@@ -70,7 +74,8 @@ impl Context<'_, '_> {
 
     fn tensor_product(&mut self) -> Parsed<()> {
         let k = self.opcode.choice(&[("m16n8k4", 4), ("m16n8k8", 8), ("m16n8k16", 16), ("m16n8k32", 32)]);
-        let (Some(k), true, true) = (k, self.opcode.flag("row"), self.opcode.flag("col")) else { return self.unknown() };
+        let layout = self.statement.opcode.contains(".row.col.") && self.opcode.flag("row") && self.opcode.flag("col");
+        let (Some(k), true) = (k, layout) else { return self.unknown() };
         let saturate = self.opcode.flag("satfinite");
         self.opcode.ignore(&["kind::f8f6f4"]);
         let results = [("f32", Accumulator::F32), ("f16", Accumulator::F16), ("s32", Accumulator::S32 { saturate })];
@@ -83,14 +88,16 @@ impl Context<'_, '_> {
             ("s8", Operand::S8),
             ("u8", Operand::U8),
         ];
-        let (Some(accumulator), Some(a), Some(b), Some(c)) = (
-            self.opcode.choice(&results),
-            self.opcode.choice(&operands),
-            self.opcode.choice(&operands),
-            self.opcode.choice(&results),
-        ) else {
+        // The types end the name: of D, A, B and C.
+        let types: Vec<&str> = self.statement.opcode.rsplit('.').take(4).collect();
+        let result = |word: &str| results.iter().find(|(name, _)| *name == word).map(|&(_, found)| found);
+        let operand = |word: &str| operands.iter().find(|(name, _)| *name == word).map(|&(_, found)| found);
+        let (Some(accumulator), Some(a), Some(b), Some(c)) =
+            (result(types[3]), operand(types[2]), operand(types[1]), result(types[0]))
+        else {
             return self.unknown();
         };
+        types.iter().for_each(|ty| _ = self.opcode.flag(ty));
         let kind = MmaKind { k, a, b, accumulator };
         if c != accumulator || !kind.is_valid() || (saturate && !matches!(accumulator, Accumulator::S32 { .. })) {
             return self.unknown();

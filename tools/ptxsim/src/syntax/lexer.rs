@@ -63,11 +63,13 @@ pub(crate) fn tokens(source: &str) -> Parsed<Vec<Token<'_>>> {
                 out.push(Token { kind, line });
             }
             b if is_word(b) => {
+                // Opcodes keep their dots; `.reg.b16` is two directives.
                 while let Some(&b) = bytes.get(at) {
-                    let scope = b == b':' && bytes.get(at + 1) == Some(&b':') && bytes.get(at + 2).is_some_and(|&b| is_word(b));
+                    let goes_on = |b: u8| is_word(b) || b.is_ascii_digit();
+                    let scope = b == b':' && bytes.get(at + 1) == Some(&b':') && bytes.get(at + 2).is_some_and(|&b| goes_on(b));
                     if scope {
                         at += 2;
-                    } else if !is_word(b) && !b.is_ascii_digit() {
+                    } else if !goes_on(b) || (b == b'.' && byte == b'.' && at > start) {
                         break;
                     } else {
                         at += 1;
@@ -122,8 +124,8 @@ mod tests {
 
     #[test]
     fn words_keep_their_dots_and_scopes() {
-        let expected = [Kind::Word("ld.global.L1::no_allocate.v4.f32"), Kind::Word("%tid.x"), Kind::Punct(b',')];
-        assert_eq!(kinds("ld.global.L1::no_allocate.v4.f32 /* note */ %tid.x, // end"), expected);
+        let expected = [Kind::Word("ld.global.L1::no_allocate.L2::128B.f32"), Kind::Word("%tid.x"), Kind::Punct(b',')];
+        assert_eq!(kinds("ld.global.L1::no_allocate.L2::128B.f32 /* note */ %tid.x, // end"), expected);
         assert_eq!(kinds("$L__BB0_2:"), [Kind::Word("$L__BB0_2"), Kind::Punct(b':')]);
     }
 

@@ -1,5 +1,6 @@
 //! PTX text as a tree: variables, functions, and instructions whose names are resolved but whose meaning is not yet known.
 
+mod body;
 pub(crate) mod lexer;
 mod parser;
 
@@ -34,7 +35,6 @@ pub(crate) enum Space {
 /// A declared variable.
 #[derive(Clone, Debug)]
 pub(crate) struct Variable {
-    pub name: String,
     pub space: Space,
     pub align: u64,
     /// Bytes; 0 for an `extern .shared` array, which is as long as the launch says.

@@ -1,91 +1,75 @@
-//! Tokens to a [`Module`]: declarations, scopes, labels. What an opcode means is decided in [`crate::ir`].
+//! Tokens to a [`Module`]: its directives, variables and the heads of functions. What an opcode means is decided in [`crate::ir`].
 
+use super::body::{Body, Scope, Symbol};
 use super::lexer::{Kind, Token, tokens};
-use super::{Function, Module, Operand, Source, Space, Statement, Type, Variable};
+use super::{Function, Module, Space, Type, Variable};
 use crate::error::{Complaint, Parsed};
 use std::collections::HashMap;
 
-/// More registers than any kernel has: a limit, so that a broken file cannot take all memory.
-const MAX_REGISTERS: usize = 1 << 20;
 /// More bytes than any declared variable can have.
 const MAX_BYTES: u64 = 1 << 32;
 /// Nesting of braces and lists.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// Parses PTX text.
 pub(crate) fn parse(source: &str) -> Parsed<Module> {
     let tokens = tokens(source)?;
-    let mut parser = Parser { tokens: &tokens, at: 0 };
+    let mut parser = Parser { tokens: &tokens, at: 0, variables: HashMap::new(), functions: HashMap::new() };
     parser.module()
 }
 
-/// What a name stands for.
-#[derive(Clone, Copy, Debug)]
-enum Symbol {
-    Register(usize),
-    Variable(usize),
-    Table(usize),
+pub(super) struct Parser<'t, 's> {
+    tokens: &'t [Token<'s>],
+    at: usize,
+    /// Variables of the module so far: their indices.
+    pub variables: HashMap<&'s str, usize>,
+    /// Functions so far, and whether they have a body.
+    pub functions: HashMap<&'s str, bool>,
 }
 
-/// Names declared between one pair of braces.
-#[derive(Default)]
-struct Scope<'s> {
-    symbols: HashMap<&'s str, Symbol>,
-    /// `%r<10>`: prefix, count, number of the first.
-    ranges: Vec<(&'s str, usize, usize)>,
-    /// Labels defined here: statement they stand before.
-    labels: HashMap<&'s str, usize>,
-    /// References to labels not yet defined: name, label number, line.
-    pending: Vec<(&'s str, usize, u32)>,
-}
-
-impl<'s> Scope<'s> {
-    fn find(&self, name: &str) -> Option<Symbol> {
-        if let Some(&symbol) = self.symbols.get(name) {
-            return Some(symbol);
-        }
-        let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        let digits = &name[prefix.len()..];
-        if digits.is_empty() || (digits.len() > 1 && digits.starts_with('0')) {
-            return None;
-        }
-        let index: usize = digits.parse().ok()?;
-        let (_, _, first) = self.ranges.iter().find(|(p, count, _)| *p == prefix && index < *count)?;
-        Some(Symbol::Register(first + index))
+/// A token in an error.
+pub(super) fn spelled(kind: Kind<'_>) -> String {
+    match kind {
+        Kind::Word(word) => format!("`{word}`"),
+        Kind::Punct(punct) => format!("`{}`", punct as char),
+        Kind::Text(text) => format!("\"{text}\""),
+        Kind::Int(_) | Kind::F32(_) | Kind::F64(_) => "a number".into(),
     }
 }
 
-struct Parser<'t, 's> {
-    tokens: &'t [Token<'s>],
-    at: usize,
-}
-
-/// State of the function being parsed.
-struct Body<'s> {
-    function: Function,
-    statements: Vec<Statement>,
-    scopes: Vec<Scope<'s>>,
-    source: Option<Source>,
+/// What stands before the name of a variable.
+struct Form {
+    element: Type,
+    /// Elements of a `.v2` or `.v4`.
+    lanes: u64,
+    align: u64,
 }
 
 impl<'s> Parser<'_, 's> {
-    fn peek(&self) -> Option<Kind<'s>> {
+    pub(super) fn peek(&self) -> Option<Kind<'s>> {
         self.tokens.get(self.at).map(|t| t.kind)
     }
 
-    fn peek_second(&self) -> Option<Kind<'s>> {
+    pub(super) fn peek_second(&self) -> Option<Kind<'s>> {
         self.tokens.get(self.at + 1).map(|t| t.kind)
     }
 
-    fn line(&self) -> u32 {
+    pub(super) fn line(&self) -> u32 {
         self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |t| t.line)
     }
 
-    fn fail<T>(&self, message: impl Into<String>) -> Parsed<T> {
+    /// An error about the next token.
+    pub(super) fn fail<T>(&self, message: impl Into<String>) -> Parsed<T> {
         Err(Complaint::new(self.line(), message))
     }
 
-    fn next(&mut self) -> Parsed<Kind<'s>> {
+    /// An error about the token that was read last.
+    pub(super) fn refuse<T>(&self, message: impl Into<String>) -> Parsed<T> {
+        let token = self.at.checked_sub(1).and_then(|last| self.tokens.get(last));
+        Err(Complaint::new(token.map_or(1, |token| token.line), message))
+    }
+
+    pub(super) fn next(&mut self) -> Parsed<Kind<'s>> {
         match self.peek() {
             Some(kind) => {
                 self.at += 1;
@@ -95,26 +79,24 @@ impl<'s> Parser<'_, 's> {
         }
     }
 
-    fn accept(&mut self, punct: u8) -> bool {
+    pub(super) fn accept(&mut self, punct: u8) -> bool {
         let found = self.peek() == Some(Kind::Punct(punct));
         self.at += usize::from(found);
         found
     }
 
-    fn expect(&mut self, punct: u8) -> Parsed<()> {
+    pub(super) fn expect(&mut self, punct: u8) -> Parsed<()> {
         if self.accept(punct) { Ok(()) } else { self.fail(format!("expected `{}` {}", punct as char, self.found())) }
     }
 
-    fn found(&self) -> String {
+    pub(super) fn found(&self) -> String {
         match self.peek() {
-            Some(Kind::Word(word)) => format!("and found `{word}`"),
-            Some(Kind::Punct(punct)) => format!("and found `{}`", punct as char),
-            Some(kind) => format!("and found {kind:?}"),
+            Some(kind) => format!("and found {}", spelled(kind)),
             None => "and the file ends".into(),
         }
     }
 
-    fn word(&mut self, what: &str) -> Parsed<&'s str> {
+    pub(super) fn word(&mut self, what: &str) -> Parsed<&'s str> {
         match self.peek() {
             Some(Kind::Word(word)) => {
                 self.at += 1;
@@ -124,7 +106,7 @@ impl<'s> Parser<'_, 's> {
         }
     }
 
-    fn int(&mut self, what: &str) -> Parsed<u64> {
+    pub(super) fn int(&mut self, what: &str) -> Parsed<u64> {
         match self.peek() {
             Some(Kind::Int(value)) => {
                 self.at += 1;
@@ -158,36 +140,42 @@ impl<'s> Parser<'_, 's> {
             }
             ".address_size" => match self.int("an address size")? {
                 64 => Ok(()),
-                other => self.fail(format!("only 64-bit addresses are supported, not {other}")),
+                other => self.refuse(format!("only 64-bit addresses are supported, not {other}")),
             },
             ".file" => self.file(module),
             ".section" => self.section(),
-            ".visible" | ".extern" | ".weak" | ".common" => Ok(()), // linkage means nothing to one module
+            ".extern" => match self.peek() {
+                Some(Kind::Word(".global" | ".const")) => self.refuse("a variable of another file: there is only this one"),
+                _ => Ok(()),
+            },
+            ".visible" | ".weak" | ".common" => Ok(()), // linkage means nothing to one module
             ".entry" => self.function(module, true, line),
             ".func" => self.function(module, false, line),
             space @ (".global" | ".const" | ".shared") => {
-                for variable in self.variables(space)? {
-                    let Variable { name, .. } = &variable;
-                    if module.variables.iter().any(|v| v.name == *name && !v.dynamic) {
-                        return self.fail(format!("`{name}` is declared twice"));
+                for (name, variable) in self.variables(space)? {
+                    match self.variables.get(name) {
+                        // Every function that uses dynamic shared memory may declare it.
+                        Some(&other) if variable.dynamic && module.variables[other].dynamic => continue,
+                        Some(_) => return Err(Complaint::new(variable.line, format!("`{name}` is declared twice"))),
+                        None => drop(self.variables.insert(name, module.variables.len())),
                     }
                     module.variables.push(variable);
                 }
                 Ok(())
             }
             ".pragma" => self.skip_statement(),
-            other => self.fail(format!("unknown directive `{other}`")),
+            other => self.refuse(format!("unknown directive `{other}`")),
         }
     }
 
-    fn skip_statement(&mut self) -> Parsed<()> {
+    pub(super) fn skip_statement(&mut self) -> Parsed<()> {
         while self.next()? != Kind::Punct(b';') {}
         Ok(())
     }
 
     fn file(&mut self, module: &mut Module) -> Parsed<()> {
         let index = self.int("a file number")?;
-        let Kind::Text(path) = self.next()? else { return self.fail("expected a quoted path") };
+        let Kind::Text(path) = self.next()? else { return self.refuse("expected a quoted path") };
         module.files.push((index as u32, path.into()));
         if self.accept(b',') {
             self.int("a time")?;
@@ -211,65 +199,73 @@ impl<'s> Parser<'_, 's> {
     }
 
     /// The rest of a variable declaration after its state space, with its semicolon.
-    fn variables(&mut self, space: &str) -> Parsed<Vec<Variable>> {
-        let mut out = vec![self.variable(space)?];
-        let (element, align) = (out[0].align, out[0].align);
+    pub(super) fn variables(&mut self, space: &str) -> Parsed<Vec<(&'s str, Variable)>> {
+        let form = self.form()?;
+        let mut out = vec![self.declarator(space, &form)?];
         while self.accept(b',') {
-            let mut next = self.declarator(space, element, align)?;
-            next.align = align;
-            out.push(next);
+            out.push(self.declarator(space, &form)?);
         }
         self.expect(b';')?;
         Ok(out)
     }
 
-    /// `[.align N] [.v2|.v4] .type [.ptr ...] name [dims] [= init]`, without what ends it.
-    fn variable(&mut self, space: &str) -> Parsed<Variable> {
-        let (mut align, mut lanes, mut element) = (None, 1, None);
+    /// `[.align N] [.v2|.v4] .type [.ptr ...]`.
+    fn form(&mut self) -> Parsed<Form> {
+        let (mut align, mut lanes, mut element, mut pointer) = (None, 1, None, false);
         while let Some(Kind::Word(word)) = self.peek() {
             let Some(name) = word.strip_prefix('.') else { break };
             self.at += 1;
             match name {
-                "align" => align = Some(self.int("an alignment")?),
+                "align" => {
+                    let bytes = self.int("an alignment")?;
+                    if !bytes.is_power_of_two() || bytes > 1 << 16 {
+                        return self.refuse(format!("alignment {bytes} is not a sensible power of two"));
+                    }
+                    // Behind `.ptr` it is that of what the parameter points to.
+                    if !pointer {
+                        align = Some(bytes);
+                    }
+                }
+                "ptr" => pointer = true,
                 "v2" => lanes = 2,
                 "v4" => lanes = 4,
-                "ptr" | "global" | "const" | "shared" | "local" | "attribute" => {}
+                "global" | "const" | "shared" | "local" | "attribute" => {}
                 _ => match Type::parse(name) {
-                    Some(ty) => element = Some(ty.bytes() * lanes),
-                    None => return self.fail(format!("unknown type or attribute `.{name}` of a variable")),
+                    Some(ty) if ty != Type::Pred => element = Some(ty),
+                    _ => return self.refuse(format!("unknown type or attribute `.{name}` of a variable")),
                 },
             }
         }
         let Some(element) = element else { return self.fail("a variable without a type") };
-        let align = align.unwrap_or(element).max(1);
-        if !align.is_power_of_two() || align > 1 << 16 {
-            return self.fail(format!("alignment {align} is not a sensible power of two"));
-        }
-        self.declarator(space, element, align)
+        Ok(Form { element, lanes, align: align.unwrap_or(element.bytes() * lanes) })
     }
 
-    fn declarator(&mut self, space: &str, element: u64, align: u64) -> Parsed<Variable> {
+    /// `name [dims] [= init]`, without what ends it.
+    fn declarator(&mut self, space: &str, form: &Form) -> Parsed<(&'s str, Variable)> {
         let line = self.line();
         let name = self.word("a variable's name")?;
-        let (mut bytes, mut dynamic) = (element, false);
+        let (mut bytes, mut dynamic) = (form.element.bytes() * form.lanes, false);
         while self.accept(b'[') {
             if self.accept(b']') {
                 dynamic = true;
                 continue;
             }
             let extent = self.int("an array extent")?;
+            bytes = match bytes.checked_mul(extent) {
+                Some(bytes) if bytes <= MAX_BYTES => bytes,
+                _ => return self.refuse(format!("`{name}` is larger than any memory")),
+            };
             self.expect(b']')?;
-            bytes = bytes.checked_mul(extent).filter(|&b| b <= MAX_BYTES).map_or_else(|| self.fail("array too large"), Ok)?;
         }
         let mut init = Vec::new();
         if self.accept(b'=') {
-            self.initialiser(element, &mut init, 0)?;
+            self.initialiser(form.element, &mut init, 0)?;
         }
         if dynamic {
             bytes = init.len() as u64;
         }
         if init.len() as u64 > bytes {
-            return self.fail(format!("`{name}` has more initial values than elements"));
+            return self.refuse(format!("`{name}` has more initial values than elements"));
         }
         let space = match space {
             ".global" => Space::Global,
@@ -278,10 +274,10 @@ impl<'s> Parser<'_, 's> {
             ".local" => Space::Local,
             _ => Space::Param,
         };
-        Ok(Variable { name: name.into(), space, align, bytes, dynamic: dynamic && bytes == 0, init, line })
+        Ok((name, Variable { space, align: form.align, bytes, dynamic: dynamic && bytes == 0, init, line }))
     }
 
-    fn initialiser(&mut self, element: u64, out: &mut Vec<u8>, depth: usize) -> Parsed<()> {
+    fn initialiser(&mut self, element: Type, out: &mut Vec<u8>, depth: usize) -> Parsed<()> {
         if depth > MAX_DEPTH {
             return self.fail("initialisers nested too deeply");
         }
@@ -297,16 +293,25 @@ impl<'s> Parser<'_, 's> {
             }
         }
         let negative = self.accept(b'-');
-        let bits = match self.next()? {
-            Kind::Int(value) if negative => value.wrapping_neg(),
-            Kind::Int(value) | Kind::F64(value) => value,
-            Kind::F32(value) => u64::from(value),
-            _ => {
-                self.at -= 1;
-                return self.fail("only numbers are supported as initial values");
+        let sign = |bit: u32| u64::from(negative) << bit;
+        let bits = match (self.next()?, element) {
+            (Kind::Int(0), _) => 0,
+            (Kind::Int(value), _) if element.is_integer() => {
+                if negative {
+                    value.wrapping_neg()
+                } else {
+                    value
+                }
             }
+            (Kind::F32(bits), Type::F32 | Type::B32) => u64::from(bits) ^ sign(31),
+            (Kind::F64(bits), Type::F32) => u64::from((f64::from_bits(bits) as f32).to_bits()) ^ sign(31),
+            (Kind::F64(bits), Type::F64 | Type::B64) => bits ^ sign(63),
+            _ => return self.refuse("an initial value must be a number of the variable's type"),
         };
-        out.extend_from_slice(&bits.to_le_bytes()[..element.min(8) as usize]);
+        match element.bytes() <= 8 {
+            true => out.extend_from_slice(&bits.to_le_bytes()[..element.bytes() as usize]),
+            false => return self.refuse("initial values of 128 bits are not supported"),
+        }
         Ok(())
     }
 
@@ -328,22 +333,23 @@ impl<'s> Parser<'_, 's> {
         if !entry && self.accept(b'(') {
             function.results = self.parameters(&mut function.variables, &mut scope)?;
         }
-        function.name = self.word("a function's name")?.into();
+        let name = self.word("a function's name")?;
+        function.name = name.into();
         if self.accept(b'(') {
             function.parameters = self.parameters(&mut function.variables, &mut scope)?;
         }
         self.tuning(&mut function)?;
         if !self.accept(b';') {
             self.expect(b'{')?;
-            let mut body = Body { function, statements: Vec::new(), scopes: vec![scope], source: None };
-            self.block(module, &mut body)?;
-            let Body { function: done, statements, .. } = body;
-            function = done;
-            function.body = Some(statements);
+            let mut body = Body::new(function, scope);
+            self.block(&mut body)?;
+            function = body.into_function();
         }
-        if function.body.is_some() && module.functions.iter().any(|f| f.name == function.name && f.body.is_some()) {
-            return Err(Complaint::new(line, format!("`{}` is defined twice", function.name)));
+        let defined = self.functions.entry(name).or_default();
+        if *defined && function.body.is_some() {
+            return Err(Complaint::new(line, format!("`{name}` is defined twice")));
         }
+        *defined |= function.body.is_some();
         module.functions.push(function);
         Ok(())
     }
@@ -362,7 +368,7 @@ impl<'s> Parser<'_, 's> {
                 }
                 ".minnctapersm" | ".maxnctapersm" | ".maxnreg" | ".abi_preserve" => self.int("a number").map(drop)?,
                 ".noreturn" => {}
-                other => return self.fail(format!("unknown directive `{other}` of a function")),
+                other => return self.refuse(format!("unknown directive `{other}` of a function")),
             }
         }
         Ok(())
@@ -376,12 +382,11 @@ impl<'s> Parser<'_, 's> {
         loop {
             match self.word("a parameter")? {
                 ".param" => {}
-                other => return self.fail(format!("parameters in `{other}` are not supported, only in `.param`")),
+                other => return self.refuse(format!("parameters in `{other}` are not supported, only in `.param`")),
             }
-            let start = self.at;
-            let variable = self.variable(".param")?;
-            let name = self.name_after(start, &variable.name);
-            scope.symbols.insert(name, Symbol::Variable(variables.len()));
+            let form = self.form()?;
+            let (name, variable) = self.declarator(".param", &form)?;
+            scope.declare(name, Symbol::Variable(variables.len()), variable.line)?;
             out.push(variables.len());
             variables.push(variable);
             if !self.accept(b',') {
@@ -390,291 +395,4 @@ impl<'s> Parser<'_, 's> {
             }
         }
     }
-
-    /// The token that spells `name`, which lives as long as the source.
-    fn name_after(&self, start: usize, name: &str) -> &'s str {
-        let spelled = |t: &Token<'s>| if let Kind::Word(word) = t.kind { Some(word) } else { None };
-        self.tokens[start..self.at].iter().filter_map(spelled).find(|&word| word == name).unwrap_or("")
-    }
-
-    fn block(&mut self, module: &Module, body: &mut Body<'s>) -> Parsed<()> {
-        let mut depth = 1;
-        loop {
-            let line = self.line();
-            match self.next()? {
-                Kind::Punct(b'}') => {
-                    self.close_scope(body)?;
-                    depth -= 1;
-                    if depth == 0 {
-                        return Ok(());
-                    }
-                }
-                Kind::Punct(b'{') => {
-                    depth += 1;
-                    if depth > MAX_DEPTH {
-                        return self.fail("braces nested too deeply");
-                    }
-                    body.scopes.push(Scope::default());
-                }
-                Kind::Punct(b';') => {}
-                Kind::Punct(b'@') => {
-                    let negated = self.accept(b'!');
-                    let name = self.word("a predicate")?;
-                    let Some(Symbol::Register(register)) = find(body, name) else {
-                        return self.fail(format!("`{name}` is not a declared predicate"));
-                    };
-                    let opcode = self.word("an instruction")?;
-                    self.statement(module, body, Some((register, negated)), opcode, line)?;
-                }
-                Kind::Word(word) if self.accept(b':') => self.label(body, word, line)?,
-                Kind::Word(word) if word.starts_with('.') => self.directive(body, word)?,
-                Kind::Word(word) => self.statement(module, body, None, word, line)?,
-                _ => {
-                    self.at -= 1;
-                    return self.fail(format!("expected an instruction {}", self.found()));
-                }
-            }
-        }
-    }
-
-    fn close_scope(&self, body: &mut Body<'s>) -> Parsed<()> {
-        let Some(scope) = body.scopes.pop() else { return self.fail("unbalanced braces") };
-        for (name, number, line) in scope.pending {
-            match scope.labels.get(name) {
-                Some(&target) => body.function.labels[number] = Some(target),
-                None => match body.scopes.last_mut() {
-                    Some(outer) => outer.pending.push((name, number, line)),
-                    None => return Err(Complaint::new(line, format!("`{name}` is not declared"))),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    fn label(&mut self, body: &mut Body<'s>, name: &'s str, line: u32) -> Parsed<()> {
-        let Some(index) = body.scopes.len().checked_sub(1) else { return self.fail("label outside a function") };
-        if self.peek() == Some(Kind::Word(".branchtargets")) {
-            self.at += 1;
-            let mut targets = vec![self.reference(body)?];
-            while self.accept(b',') {
-                targets.push(self.reference(body)?);
-            }
-            self.expect(b';')?;
-            body.scopes[index].symbols.insert(name, Symbol::Table(body.function.tables.len()));
-            body.function.tables.push(targets);
-            return Ok(());
-        }
-        if body.scopes[index].labels.insert(name, body.statements.len()).is_some() {
-            return Err(Complaint::new(line, format!("label `{name}` is defined twice")));
-        }
-        Ok(())
-    }
-
-    fn reference(&mut self, body: &mut Body<'s>) -> Parsed<usize> {
-        let line = self.line();
-        let name = self.word("a label")?;
-        Ok(label_number(body, name, line))
-    }
-
-    fn directive(&mut self, body: &mut Body<'s>, word: &str) -> Parsed<()> {
-        match word {
-            ".reg" => self.registers(body),
-            ".shared" | ".local" | ".param" | ".global" | ".const" => {
-                let start = self.at;
-                for variable in self.variables(word)? {
-                    let name = self.name_after(start, &variable.name);
-                    let symbol = Symbol::Variable(body.function.variables.len());
-                    body.function.variables.push(variable);
-                    if let Some(scope) = body.scopes.last_mut() {
-                        scope.symbols.insert(name, symbol);
-                    }
-                }
-                Ok(())
-            }
-            ".loc" => self.location(body),
-            ".pragma" => self.skip_statement(),
-            other => self.fail(format!("unknown directive `{other}`")),
-        }
-    }
-
-    fn registers(&mut self, body: &mut Body<'s>) -> Parsed<()> {
-        let name = self.word("a register type")?;
-        let Some(ty) = name.strip_prefix('.').and_then(Type::parse) else {
-            return self.fail(format!("registers of type `{name}` are not supported"));
-        };
-        loop {
-            let name = self.word("a register's name")?;
-            let first = body.function.registers.len();
-            let count = if self.accept(b'<') {
-                let count = self.int("a number of registers")?;
-                self.expect(b'>')?;
-                count.min(MAX_REGISTERS as u64 + 1) as usize
-            } else {
-                1
-            };
-            if first + count > MAX_REGISTERS {
-                return self.fail(format!("more than {MAX_REGISTERS} registers"));
-            }
-            body.function.registers.resize(first + count, ty);
-            if let Some(scope) = body.scopes.last_mut() {
-                if self.tokens[self.at - 1].kind == Kind::Punct(b'>') {
-                    scope.ranges.push((name, count, first));
-                } else {
-                    scope.symbols.insert(name, Symbol::Register(first));
-                }
-            }
-            if !self.accept(b',') {
-                return self.expect(b';');
-            }
-        }
-    }
-
-    /// `.loc file line column [, function_name label [+ offset], inlined_at file line column]`.
-    fn location(&mut self, body: &mut Body<'s>) -> Parsed<()> {
-        let (file, line) = (self.int("a file number")? as u32, self.int("a line")? as u32);
-        self.int("a column")?;
-        let mut inlined_at = None;
-        if self.accept(b',') {
-            self.word("`function_name`")?;
-            self.word("a label")?;
-            if self.accept(b'+') {
-                self.int("an offset")?;
-            }
-            self.expect(b',')?;
-            self.word("`inlined_at`")?;
-            inlined_at = Some((self.int("a file number")? as u32, self.int("a line")? as u32));
-            self.int("a column")?;
-        }
-        body.source = Some(Source { file, line, inlined_at });
-        Ok(())
-    }
-
-    fn statement(
-        &mut self,
-        module: &Module,
-        body: &mut Body<'s>,
-        guard: Option<(usize, bool)>,
-        opcode: &str,
-        line: u32,
-    ) -> Parsed<()> {
-        let mut operands = Vec::new();
-        let call = opcode == "call" || opcode.starts_with("call.");
-        while !self.accept(b';') {
-            operands.push(self.operand(module, body, call, 0)?);
-            if !self.accept(b',') {
-                self.expect(b';')?;
-                break;
-            }
-        }
-        let source = body.source.clone().filter(|s| s.line > 0);
-        body.statements.push(Statement { guard, opcode: opcode.into(), operands, line, source });
-        Ok(())
-    }
-
-    fn operand(&mut self, module: &Module, body: &mut Body<'s>, call: bool, depth: usize) -> Parsed<Operand> {
-        if depth > MAX_DEPTH {
-            return self.fail("operands nested too deeply");
-        }
-        let line = self.line();
-        match self.next()? {
-            Kind::Int(value) => Ok(Operand::Int(value)),
-            Kind::F32(bits) => Ok(Operand::F32(bits)),
-            Kind::F64(bits) => Ok(Operand::F64(bits)),
-            Kind::Punct(b'-') => match self.next()? {
-                Kind::Int(value) => Ok(Operand::Int(value.wrapping_neg())),
-                Kind::F32(bits) => Ok(Operand::F32(bits ^ 1 << 31)),
-                Kind::F64(bits) => Ok(Operand::F64(bits ^ 1 << 63)),
-                _ => self.fail("expected a number after `-`"),
-            },
-            Kind::Punct(b'!') => match self.operand(module, body, call, depth + 1)? {
-                Operand::Register(register) => Ok(Operand::NotRegister(register)),
-                _ => self.fail("`!` must stand before a predicate"),
-            },
-            Kind::Punct(b'[') => {
-                let base = self.operand(module, body, call, depth + 1)?;
-                self.expect(b']')?;
-                Ok(match base {
-                    Operand::Offset(base, offset) => Operand::Address(base, offset),
-                    base => Operand::Address(Box::new(base), 0),
-                })
-            }
-            Kind::Punct(b'{') => self.list(module, body, call, depth, b'}').map(Operand::Vector),
-            Kind::Punct(b'(') => self.list(module, body, call, depth, b')').map(Operand::List),
-            Kind::Word(word) => {
-                let base = self.name(module, body, call, word, line);
-                if self.accept(b'|') {
-                    let second = self.operand(module, body, call, depth + 1)?;
-                    return Ok(Operand::Pair(Box::new(base), Box::new(second)));
-                }
-                if self.accept(b'+') {
-                    let negative = self.accept(b'-');
-                    let offset = self.int("an offset")? as i64;
-                    return Ok(Operand::Offset(Box::new(base), if negative { offset.wrapping_neg() } else { offset }));
-                }
-                if self.peek() == Some(Kind::Punct(b'-')) && matches!(self.peek_second(), Some(Kind::Int(_))) {
-                    self.at += 1;
-                    let offset = self.int("an offset")? as i64;
-                    return Ok(Operand::Offset(Box::new(base), offset.wrapping_neg()));
-                }
-                Ok(base)
-            }
-            _ => {
-                self.at -= 1;
-                self.fail(format!("expected an operand {}", self.found()))
-            }
-        }
-    }
-
-    fn list(&mut self, module: &Module, body: &mut Body<'s>, call: bool, depth: usize, end: u8) -> Parsed<Vec<Operand>> {
-        let mut out = Vec::new();
-        if self.accept(end) {
-            return Ok(out);
-        }
-        loop {
-            out.push(self.operand(module, body, call, depth + 1)?);
-            if !self.accept(b',') {
-                self.expect(end)?;
-                return Ok(out);
-            }
-        }
-    }
-
-    fn name(&mut self, module: &Module, body: &mut Body<'s>, call: bool, word: &'s str, line: u32) -> Operand {
-        if word == "_" {
-            return Operand::Sink;
-        }
-        if word == "WARP_SZ" {
-            return Operand::Int(32);
-        }
-        match find(body, word) {
-            Some(Symbol::Register(register)) => return Operand::Register(register),
-            Some(Symbol::Variable(variable)) => return Operand::Local(variable),
-            Some(Symbol::Table(table)) => return Operand::Table(table),
-            None => {}
-        }
-        if let Some(index) = module.variables.iter().position(|v| v.name == word) {
-            return Operand::Global(index);
-        }
-        if word.starts_with('%') {
-            return Operand::Special(word.into());
-        }
-        if call || module.functions.iter().any(|f| f.name == word) {
-            return Operand::Function(word.into());
-        }
-        Operand::Label(label_number(body, word, line))
-    }
-}
-
-fn find(body: &Body<'_>, name: &str) -> Option<Symbol> {
-    body.scopes.iter().rev().find_map(|scope| scope.find(name))
-}
-
-/// A number for one reference to a label, resolved when its scope closes.
-fn label_number<'s>(body: &mut Body<'s>, name: &'s str, line: u32) -> usize {
-    let number = body.function.labels.len();
-    body.function.labels.push(None);
-    if let Some(scope) = body.scopes.last_mut() {
-        scope.pending.push((name, number, line));
-    }
-    number
 }
