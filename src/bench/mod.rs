@@ -1,12 +1,14 @@
 //! Measuring: warm-up, repetitions, median and spread, rates from counted operations, peak memory.
 
+mod kernels;
 mod parts;
 mod profile;
 mod table;
 
+pub use kernels::{KernelReport, KernelRow, Kernels};
 pub use parts::{Case, Measured, Part, measure};
 pub use profile::{OpTotal, Profiler};
-pub use table::{Format, render};
+pub use table::{Format, Table, render};
 
 use crate::Result;
 use serde::Serialize;
@@ -91,6 +93,22 @@ impl Times {
         (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0
     }
 
+    /// The 10th percentile.
+    pub fn low(&self) -> f64 {
+        self.0[self.0.len() / 10]
+    }
+
+    /// The 90th percentile.
+    pub fn high(&self) -> f64 {
+        self.0[self.0.len() - 1 - self.0.len() / 10]
+    }
+
+    /// Counted runs.
+    #[allow(clippy::len_without_is_empty)] // there is always one
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Builds the row of a case from its times and counts.
     pub fn row(&self, case: String, dtype: &str, flops: u64, arena_bytes: usize, images: Option<usize>) -> Row {
         const MIB: f64 = 1024.0 * 1024.0;
@@ -127,6 +145,8 @@ mod tests {
     fn the_median_is_the_middle() {
         assert_eq!(Times::from_seconds(vec![3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(Times::from_seconds(vec![4.0, 1.0, 2.0, 9.0]).median(), 3.0);
+        let times = Times::from_seconds((0..20).rev().map(f64::from).collect());
+        assert_eq!((times.low(), times.high(), Times::from_seconds(vec![5.0]).high()), (2.0, 17.0, 5.0));
     }
 
     #[test]

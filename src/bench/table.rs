@@ -1,7 +1,18 @@
 //! Reports as Markdown, JSON or CSV.
 
-use super::Report;
+use super::{Report, Row};
 use crate::{Error, Result};
+use serde::Serialize;
+
+/// What has a row for each case.
+pub trait Table: Serialize {
+    /// What was measured, on what.
+    fn title(&self) -> String;
+    /// Names of the columns.
+    fn columns(&self) -> Vec<&'static str>;
+    /// As many cells in each row.
+    fn rows(&self) -> Vec<Vec<String>>;
+}
 
 /// Form of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +25,8 @@ pub enum Format {
     Csv,
 }
 
-const COLUMNS: [&str; 11] =
-    ["case", "dtype", "reps", "median s", "min s", "max s", "GFLOP", "GFLOP/s", "arena MiB", "peak MiB", "images/s"];
-
 /// The report as text, ending in a newline.
-pub fn render(report: &Report, format: Format) -> Result<String> {
+pub fn render(report: &impl Table, format: Format) -> Result<String> {
     match format {
         Format::Json => {
             let mut text =
@@ -27,48 +35,58 @@ pub fn render(report: &Report, format: Format) -> Result<String> {
             Ok(text)
         }
         Format::Markdown => {
-            let mut text = format!("syntic {}, {}, model {}\n\n", report.version, report.device, report.model);
-            text += &format!("| {} |\n|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()));
-            for cells in cells(report) {
+            let columns = report.columns();
+            let mut text = format!("{}\n\n", report.title());
+            text += &format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+            for cells in report.rows() {
                 text += &format!("| {} |\n", cells.join(" | "));
             }
             Ok(text)
         }
         Format::Csv => {
-            let mut text = COLUMNS.map(|c| c.replace([' ', '/'], "_")).join(",") + "\n";
-            for cells in cells(report) {
-                text += &(cells
-                    .map(|c| if c.contains([',', '"']) { format!("\"{}\"", c.replace('"', "\"\"")) } else { c })
-                    .join(",")
-                    + "\n");
-            }
-            Ok(text)
+            let names = report.columns().into_iter().map(|c| c.replace([' ', '/'], "_")).collect();
+            let line = |cells: Vec<String>| cells.into_iter().map(csv_cell).collect::<Vec<_>>().join(",") + "\n";
+            Ok(std::iter::once(names).chain(report.rows()).map(line).collect())
         }
     }
 }
 
-fn cells(report: &Report) -> impl Iterator<Item = [String; 11]> {
-    report.results.iter().map(|row| {
+fn csv_cell(text: String) -> String {
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+impl Table for Report {
+    fn title(&self) -> String {
+        format!("syntic {}, {}, model {}", self.version, self.device, self.model)
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        vec!["case", "dtype", "reps", "median s", "min s", "max s", "GFLOP", "GFLOP/s", "arena MiB", "peak MiB", "images/s"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
         let optional = |value: Option<f64>, digits: usize| value.map_or(String::new(), |v| format!("{v:.digits$}"));
-        [
-            row.case.clone(),
-            row.dtype.clone(),
-            row.reps.to_string(),
-            format!("{:.4}", row.median_s),
-            format!("{:.4}", row.min_s),
-            format!("{:.4}", row.max_s),
-            format!("{:.1}", row.gflop),
-            format!("{:.1}", row.gflop_per_s),
-            format!("{:.0}", row.arena_mib),
-            optional(row.peak_mib, 0),
-            optional(row.images_per_s, 4),
-        ]
-    })
+        let cells = |row: &Row| {
+            vec![
+                row.case.clone(),
+                row.dtype.clone(),
+                row.reps.to_string(),
+                format!("{:.4}", row.median_s),
+                format!("{:.4}", row.min_s),
+                format!("{:.4}", row.max_s),
+                format!("{:.1}", row.gflop),
+                format!("{:.1}", row.gflop_per_s),
+                format!("{:.0}", row.arena_mib),
+                optional(row.peak_mib, 0),
+                optional(row.images_per_s, 4),
+            ]
+        };
+        self.results.iter().map(cells).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Row;
     use super::*;
 
     fn report() -> Report {

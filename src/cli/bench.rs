@@ -1,13 +1,40 @@
-//! `syntic bench`: how fast a network of a model is, or the making of images.
+//! `syntic bench`: how fast a network of a model is, or the making of images, or a single operation on a GPU.
 
 use super::{DeviceArgs, named, note, print};
-use syntic::bench::{self, Case, Format, OpTotal, Part, Repeat, Report};
+use syntic::bench::{self, Case, Format, Kernels, OpTotal, Part, Repeat, Report};
 use syntic::weights::ModelDir;
-use syntic::{Result, VERSION};
+use syntic::{Error, Result, VERSION};
 
 /// Flags of `syntic bench`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    kernels: Option<Without>,
+    #[command(flatten)]
+    network: Option<NetworkArgs>,
+}
+
+/// What needs no model.
+#[derive(Debug, clap::Subcommand)]
+enum Without {
+    /// Check and time single operations on a GPU, at the shapes of Stable Diffusion 1.5.
+    Kernels(KernelArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct KernelArgs {
+    /// One operation, or one case of it, or that with a storage type: `gemm_nt`, `gemm_nt/ff2 64x64`, `gemm_nt/ff2 64x64/bf16`.
+    #[arg(long, value_name = "OP[/CASE[/DTYPE]]")]
+    only: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct NetworkArgs {
     /// What to measure: one evaluation of the denoising network, the decoding of an image, the encoding of prompts, or all of it.
     #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]))]
     part: Part,
@@ -35,18 +62,51 @@ pub struct Args {
     /// Also show the time by operation, from one more run.
     #[arg(long)]
     profile: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct OutputArgs {
     /// Form of the report.
     #[arg(long, value_parser = named([("md", Format::Markdown), ("json", Format::Json), ("csv", Format::Csv)]), default_value = "md")]
     format: Format,
     /// The same as --format json.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
+}
+
+impl OutputArgs {
+    fn print(&self, report: &impl bench::Table) -> Result<()> {
+        print(bench::render(report, if self.json { Format::Json } else { self.format })?.trim_end());
+        Ok(())
+    }
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
+    match (args.kernels, args.network) {
+        (Some(Without::Kernels(args)), _) => kernels(args),
+        (None, Some(args)) => network(args),
+        (None, None) => Err(Error::usage("nothing to measure", "see syntic bench --help")),
+    }
+}
+
+fn kernels(mut args: KernelArgs) -> Result<()> {
+    let kernels = Kernels::choose(args.only.as_deref())?;
+    if let Some(dtype) = kernels.dtype() {
+        if let Some(other) = args.device.dtype.filter(|&other| other != dtype) {
+            return Err(Error::usage(format!("--only names {dtype}, --dtype {other}"), "leave one of them out"));
+        }
+        args.device.dtype = Some(dtype);
+    }
+    let (device, _) = args.device.open()?;
+    args.output.print(&kernels.measure(&device)?)
+}
+
+fn network(args: NetworkArgs) -> Result<()> {
     let (device, precision) = args.device.open()?;
     let case = Case {
         part: args.part,
@@ -59,7 +119,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let measured = bench::measure(&case, &ModelDir::open(&args.model)?, &device, precision)?;
     let report = Report { version: VERSION.into(), device: device.describe(), model: args.model, results: vec![measured.row] };
-    print(bench::render(&report, if args.json { Format::Json } else { args.format })?.trim_end());
+    args.output.print(&report)?;
     if args.profile {
         print_profile(&measured.profile);
     }

@@ -2,7 +2,7 @@
 
 use super::Device;
 use super::buffer::{ALIGN, Block};
-use super::exec::{Cost, DeviceGround, Exec, Ground, Observer, Watcher};
+use super::exec::{Cost, DeviceGround, Exec, Ground, Observer, Recording, Watcher};
 use super::gpu::{DeviceMemory, Gpu, Graph};
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
@@ -28,6 +28,7 @@ pub struct Plan {
     pub(super) offsets: Vec<usize>,
     peak: usize,
     ops: Vec<Cost>,
+    launches: Vec<&'static str>,
 }
 
 impl Plan {
@@ -35,13 +36,13 @@ impl Plan {
     pub fn record(device: &Device, pass: impl FnOnce(&Exec<'_>) -> Result<()>) -> Result<Plan> {
         let exec = Exec::recording(device);
         pass(&exec)?;
-        let (events, ops) = exec.into_recording();
+        let Recording { events, ops, launches } = exec.into_recording();
         let align = match device {
             Device::Cpu(_) => ALIGN,
             Device::Gpu(_) => DEVICE_ALIGN,
         };
         let (offsets, peak) = place(&events, align);
-        Ok(Plan { events, offsets, peak, ops })
+        Ok(Plan { events, offsets, peak, ops, launches })
     }
 
     /// Bytes of the arena that runs this pass.
@@ -57,6 +58,11 @@ impl Plan {
     /// The operations in order, with their counts.
     pub fn ops(&self) -> &[Cost] {
         &self.ops
+    }
+
+    /// Entries of the kernels that the pass launches on a GPU, in order.
+    pub fn launches(&self) -> &[&'static str] {
+        &self.launches
     }
 }
 

@@ -99,6 +99,14 @@ pub(super) trait Backend: Send + Sync {
     /// Sets every byte.
     fn fill(&self, to: u64, byte: u8, bytes: usize) -> Result<()>;
 
+    /// True if work is executed by this machine's processor, so that its times say nothing about a GPU.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
+    /// Bytes of the cache that all multiprocessors share, which measurements must not profit from.
+    fn cache_bytes(&self) -> usize;
+
     /// Streaming multiprocessors.
     fn multiprocessors(&self) -> u32;
 

@@ -157,6 +157,23 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// A buffer of a GPU holding integers: token ids, positions.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_zeros`].
+    ///
+    /// # Panics
+    /// On a CPU, or if the number of values is not that of the shape.
+    pub fn from_u32(device: &Device, shape: impl Into<Shape>, values: &[u32]) -> Result<Buffer> {
+        let buffer = Buffer::undefined(device, shape.into(), DType::U32)?;
+        assert_eq!(values.len(), buffer.shape.len(), "values of a buffer of {:?}", buffer.shape);
+        match &buffer.memory {
+            Memory::Host(_) => panic!("buffers of integers are for GPUs"),
+            Memory::Device(memory) => memory.gpu().write_u32(memory.address(), values)?,
+        }
+        Ok(buffer)
+    }
+
     /// Zeros on the CPU, anything on a GPU.
     fn undefined(device: &Device, shape: Shape, dtype: DType) -> Result<Buffer> {
         let bytes = shape.bytes(dtype).ok_or_else(|| out_of_memory(usize::MAX))?;

@@ -103,8 +103,17 @@ impl DeviceGround<'_> {
     }
 }
 
+/// What a recorded pass does.
+#[derive(Default)]
+pub(super) struct Recording {
+    pub events: Vec<Event>,
+    pub ops: Vec<Cost>,
+    /// Entries of the kernels launched.
+    pub launches: Vec<&'static str>,
+}
+
 enum Mode<'p> {
-    Recording { ops: RefCell<Vec<Cost>>, events: RefCell<Vec<Event>> },
+    Recording(RefCell<Recording>),
     Running { plan: &'p Plan, ground: Ground<'p>, observer: Watcher<'p> },
 }
 
@@ -123,7 +132,7 @@ pub struct Exec<'p> {
 
 impl<'p> Exec<'p> {
     pub(super) fn recording(device: &'p Device) -> Exec<'p> {
-        Exec::new(device, Mode::Recording { ops: RefCell::default(), events: RefCell::default() })
+        Exec::new(device, Mode::Recording(RefCell::default()))
     }
 
     /// `ground` holds at least the bytes of the plan.
@@ -136,10 +145,10 @@ impl<'p> Exec<'p> {
         Exec { device, mode, cursor, births, astray, failure: RefCell::new(None) }
     }
 
-    pub(super) fn into_recording(self) -> (Vec<Event>, Vec<Cost>) {
+    pub(super) fn into_recording(self) -> Recording {
         match self.mode {
-            Mode::Recording { ops, events } => (events.into_inner(), ops.into_inner()),
-            Mode::Running { .. } => (Vec::new(), Vec::new()),
+            Mode::Recording(recording) => recording.into_inner(),
+            Mode::Running { .. } => Recording::default(),
         }
     }
 
@@ -191,7 +200,7 @@ impl<'p> Exec<'p> {
         }
         let id = self.births.replace(self.births.get() + 1);
         let place = match &self.mode {
-            Mode::Recording { .. } => Place::None,
+            Mode::Recording(_) => Place::None,
             Mode::Running { plan, ground: Ground::Host(base), .. } => {
                 // SAFETY: the plan places every tensor inside the block, which `Arena::run` made large enough.
                 Place::Host(unsafe { base.add(plan.offsets[id as usize]) })
@@ -256,8 +265,8 @@ impl<'p> Exec<'p> {
     /// Announces an operation. False while recording, when nothing is computed.
     pub fn begin(&self, cost: Cost) -> bool {
         match &self.mode {
-            Mode::Recording { ops, .. } => {
-                ops.borrow_mut().push(cost);
+            Mode::Recording(recording) => {
+                recording.borrow_mut().ops.push(cost);
                 false
             }
             Mode::Running { ground, observer, .. } => {
@@ -277,7 +286,10 @@ impl<'p> Exec<'p> {
     /// [`Error::Launch`] if the program has no such kernel, its arguments do not fit it, or it fails.
     pub fn enqueue(&self, launch: Launch<'_>) -> Result<()> {
         match (self.device, &self.mode) {
-            (Device::Gpu(gpu), Mode::Recording { .. }) => gpu.check(&launch),
+            (Device::Gpu(gpu), Mode::Recording(recording)) => {
+                recording.borrow_mut().launches.push(launch.entry());
+                gpu.check(&launch)
+            }
             (Device::Gpu(gpu), Mode::Running { .. }) => gpu.launch(&launch),
             (Device::Cpu(_), _) => Err(Error::launch(launch.entry(), "a CPU runs no GPU kernels")),
         }
@@ -333,7 +345,7 @@ impl<'p> Exec<'p> {
     fn advance(&self, event: Event) {
         let at = self.cursor.replace(self.cursor.get() + 1);
         match &self.mode {
-            Mode::Recording { events, .. } => events.borrow_mut().push(event),
+            Mode::Recording(recording) => recording.borrow_mut().events.push(event),
             Mode::Running { plan, .. } => {
                 if plan.events.get(at) != Some(&event) {
                     self.astray.set(true);

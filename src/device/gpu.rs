@@ -72,6 +72,16 @@ impl Gpu {
         self.backend().multiprocessors()
     }
 
+    /// Bytes of the cache that all multiprocessors share.
+    pub fn cache_bytes(&self) -> usize {
+        self.backend().cache_bytes()
+    }
+
+    /// True if this machine's processor executes the kernels: their times say nothing about a GPU.
+    pub fn is_simulated(&self) -> bool {
+        self.backend().is_simulated()
+    }
+
     /// The processor that works for this GPU.
     pub fn host(&self) -> &Cpu {
         &self.shared.host
@@ -288,6 +298,18 @@ impl Graph {
     /// [`Error::Device`] if the driver refuses; [`Error::Launch`] for faults that the simulator finds.
     pub fn replay(&self) -> Result<()> {
         self.gpu.backend().replay(self.handle)
+    }
+
+    /// Replays the pass and waits for it: the time that it took on the GPU, without that of the call.
+    ///
+    /// # Errors
+    /// As [`Graph::replay`], and [`Gpu::synchronize`].
+    pub fn time(&self) -> Result<Duration> {
+        let start = self.gpu.record()?;
+        self.replay()?;
+        let end = self.gpu.record()?;
+        self.gpu.synchronize()?;
+        end.since(&start)
     }
 }
 

@@ -237,6 +237,14 @@ impl Backend for Sim {
         self.submit(Action::Fill { to, byte, bytes })
     }
 
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
+    fn cache_bytes(&self) -> usize {
+        0
+    }
+
     fn multiprocessors(&self) -> u32 {
         MULTIPROCESSORS
     }

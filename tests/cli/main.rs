@@ -1,5 +1,6 @@
 //! The `syntic` command, run as a user runs it, on a tiny model with random weights.
 
+mod bench;
 mod device;
 mod generate;
 mod hostile;

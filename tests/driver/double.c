@@ -144,6 +144,7 @@ CUresult cuDeviceGetAttribute(int* value, int attribute, int device) {
     int capability = setting("DOUBLE_CAPABILITY", 80);
     switch (attribute) {
         case 16: *value = 108; return OK;               // MULTIPROCESSOR_COUNT
+        case 38: *value = 40 << 20; return OK;          // L2_CACHE_SIZE
         case 75: *value = capability / 10; return OK;   // COMPUTE_CAPABILITY_MAJOR
         case 76: *value = capability % 10; return OK;   // COMPUTE_CAPABILITY_MINOR
         case 97: *value = 163 * 1024; return OK;        // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN

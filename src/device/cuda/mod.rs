@@ -31,6 +31,7 @@ pub(super) struct Cuda {
     capability: Capability,
     multiprocessors: u32,
     shared_limit: u32,
+    cache_bytes: usize,
     device: sys::CUdevice,
     /// The primary context, shared with other users of the driver in this process.
     context: sys::CUcontext,
@@ -83,15 +84,17 @@ impl Cuda {
         // SAFETY: `device` came from `device::get`.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(fail)?;
         let opened = (|| {
-            let limit = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-            // SAFETY: the context was just retained, the device is its own.
-            let shared = unsafe {
-                result::ctx::set_current(context)?;
-                result::device::get_attribute(device, limit)?
+            use sys::CUdevice_attribute::{
+                CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE as CACHE, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
             };
-            Ok((shared, result::stream::create(result::stream::StreamKind::NonBlocking)?))
+            // SAFETY: the context was just retained, the device is its own.
+            let limits = unsafe {
+                result::ctx::set_current(context)?;
+                [result::device::get_attribute(device, SHARED)?, result::device::get_attribute(device, CACHE)?]
+            };
+            Ok((limits, result::stream::create(result::stream::StreamKind::NonBlocking)?))
         })();
-        let (shared, stream) = opened.map_err(|e| {
+        let ([shared, cache], stream) = opened.map_err(|e| {
             // SAFETY: retained above.
             _ = unsafe { result::primary_ctx::release(device) };
             fail(e)
@@ -102,6 +105,7 @@ impl Cuda {
             capability: card.capability,
             multiprocessors: card.multiprocessors,
             shared_limit: shared.max(0) as u32,
+            cache_bytes: cache.max(0) as usize,
             device,
             context,
             stream,
@@ -188,6 +192,10 @@ impl Backend for Cuda {
         self.bind()?;
         // SAFETY: as in `copy`.
         unsafe { result::memset_d8_async(to, byte, bytes, self.stream) }.failed(self, "fill memory")
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     fn multiprocessors(&self) -> u32 {

@@ -1,5 +1,6 @@
 //! Operations on single elements and whole samples.
 
+mod cases;
 mod cpu;
 pub(crate) mod gpu;
 mod pixels;
@@ -7,6 +8,7 @@ mod pixels;
 mod tests;
 mod timestep;
 
+pub use cases::{Case, cases};
 pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 

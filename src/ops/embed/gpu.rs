@@ -23,15 +23,14 @@ impl Params for EmbedParams {
 }
 
 /// out `[B, T, C]` = tokens\[ids\] + positions; the ids are inside the table.
-pub(super) fn embed(exec: &Exec<'_>, gpu: &Gpu, embedding: &Embedding, ids: &[u32], out: &mut Tensor<'_>) -> Result<()> {
-    let ids = exec.input_u32([ids.len()], ids)?;
+pub(super) fn embed(exec: &Exec<'_>, gpu: &Gpu, embedding: &Embedding, ids: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     if embedding.tables.is_none() && !exec.is_running() {
         return Ok(()); // only declared: there is nothing to launch with
     }
     let [tokens, positions] = embedding.tables()?;
     let &[batch, length, width] = out.dims() else { return Ok(()) };
     let params = EmbedParams { rows: (batch * length) as u32, length: length as u32, width: width as u32 };
-    let launch = map(gpu, &EMBED, out.shape().len(), out)?.output(out).input_of(DType::U32, &ids);
+    let launch = map(gpu, &EMBED, out.shape().len(), out)?.output(out).input_of(DType::U32, ids);
     exec.enqueue(launch.input(&exec.view(tokens)).input(&exec.view(positions)).params(&params))
 }
 

@@ -1,6 +1,9 @@
 //! Token and position embeddings.
 
+mod cases;
 pub(crate) mod gpu;
+
+pub use cases::{Case, cases};
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
 use crate::tensor::HostTensor;
@@ -54,11 +57,10 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
         return Err(Error::shape(OP, format!("token {id} is outside the table of {vocabulary}")));
     }
     let mut out = exec.alloc([ids.len() / length, length, width], exec.storage())?;
-    let elements = (ids.len() * width) as u64;
-    let bytes = 3 * out.dtype().size() as u64 * elements;
-    let running = exec.begin(Cost { op: OP, shape: out.shape(), flops: elements, bytes });
+    let running = exec.begin(cost(&out));
     if let Device::Gpu(gpu) = exec.device() {
-        gpu::embed(exec, gpu, embedding, ids, &mut out)?;
+        let ids = exec.input_u32([ids.len()], ids)?;
+        gpu::embed(exec, gpu, embedding, &ids, &mut out)?;
     } else if running {
         let [tokens, positions] = embedding.tables()?;
         let row = |row: usize| row * width..(row + 1) * width;
@@ -69,6 +71,27 @@ pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length:
         }
     }
     Ok(out)
+}
+
+/// As [`embed`], of ids `[B, T]` that lie on the GPU, so that the pass can be captured. Nothing but the caller keeps them inside the table.
+pub(crate) fn embed_buffer<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &Buffer) -> Result<Tensor<'e>> {
+    let ids = exec.view(ids);
+    let (&[batch, length], Device::Gpu(gpu)) = (ids.dims(), exec.device()) else {
+        return Err(Error::shape(OP, format!("ids {ids:?} on {}: expected [B, T] on a GPU", exec.device().describe())));
+    };
+    if length == 0 || length > embedding.positions {
+        return Err(Error::shape(OP, format!("texts of {length} tokens, {} positions", embedding.positions)));
+    }
+    let mut out = exec.alloc([batch, length, embedding.width], exec.storage())?;
+    exec.begin(cost(&out));
+    gpu::embed(exec, gpu, embedding, &ids, &mut out)?;
+    Ok(out)
+}
+
+/// A row of each table read, their sum written.
+fn cost(out: &Tensor<'_>) -> Cost {
+    let elements = out.shape().len() as u64;
+    Cost { op: OP, shape: out.shape(), flops: elements, bytes: 3 * out.dtype().size() as u64 * elements }
 }
 
 #[cfg(test)]

@@ -22,8 +22,18 @@ pub struct Case {
 impl Case {
     /// Floating-point operations, two for each multiply-add.
     pub fn flops(&self) -> u64 {
-        let columns = if self.activation == Activation::Geglu { 2 * self.outputs } else { self.outputs };
-        2 * (self.rows * self.inputs * columns) as u64
+        2 * (self.rows * self.inputs * self.columns()) as u64
+    }
+
+    /// Bytes that are read and written once, of elements of `size` bytes and an f32 bias.
+    pub fn bytes(&self, size: usize) -> u64 {
+        let results = if self.residual { 2 } else { 1 } * self.rows * self.outputs;
+        (size * (self.rows * self.inputs + self.inputs * self.columns() + results) + 4 * self.columns()) as u64
+    }
+
+    /// Rows of W.
+    pub fn columns(&self) -> usize {
+        if self.activation == Activation::Geglu { 2 * self.outputs } else { self.outputs }
     }
 }
 

@@ -241,6 +241,26 @@ fn leading_extents_are_kept_and_costs_counted() {
 }
 
 #[test]
+fn cases_count_what_the_operation_announces() {
+    let device = Device::cpu(1).unwrap();
+    for case in cases() {
+        let (columns, shape) = (case.columns(), [case.columns(), case.inputs]);
+        let declared = |shape: &[usize]| crate::ops::testing::weight("w", shape, None);
+        let layer = match case.activation {
+            Activation::Geglu => Linear::prepare_geglu(&device, Precision::F32, declared(&shape), Some(declared(&[columns]))),
+            _ => Linear::prepare(&device, Precision::F32, &[(declared(&shape), Some(declared(&[columns])))]),
+        };
+        let layer = layer.unwrap();
+        let plan = Plan::record(&device, |e| {
+            let (x, added) = (e.alloc([case.rows, case.inputs], DType::F32)?, e.alloc([case.rows, case.outputs], DType::F32)?);
+            linear(e, &layer, &x, case.activation, case.residual.then_some(&added)).map(drop)
+        });
+        let counted = plan.unwrap().ops().iter().map(|op| (op.flops, op.bytes)).collect::<Vec<_>>();
+        assert_eq!(counted, [(case.flops(), case.bytes(4))], "{case:?}");
+    }
+}
+
+#[test]
 fn wrong_shapes_are_refused() {
     let device = Device::cpu(1).unwrap();
     let prepare = |parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)]| Linear::prepare(&device, Precision::F32, parts);

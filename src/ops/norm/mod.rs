@@ -1,9 +1,12 @@
 //! Group norm (channels-last, optionally with SiLU) and layer norm. Statistics in f32, always in the same order.
 
+mod cases;
 mod cpu;
 mod gpu;
 #[cfg(test)]
 mod tests;
+
+pub use cases::{GroupCase, LayerCase, group_cases, layer_cases};
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
 use crate::tensor::{DType, HostTensor};

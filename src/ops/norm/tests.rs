@@ -208,6 +208,34 @@ fn nan_spreads_over_its_group_only() {
 }
 
 #[test]
+fn cases_count_what_the_operations_announce() {
+    let device = Device::cpu(1).unwrap();
+    let norm =
+        |groups, channels| Norm::prepare(&device, groups, 0.1, weight("w", &[channels], None), weight("b", &[channels], None));
+    let counted = |pass: &dyn Fn(&Exec<'_>) -> Result<()>| {
+        let plan = Plan::record(&device, pass).unwrap();
+        plan.ops().iter().map(|op| (op.flops, op.bytes)).collect::<Vec<_>>()
+    };
+    for case in group_cases() {
+        let norm = norm(GroupCase::GROUPS, case.channels + case.skip).unwrap();
+        let found = counted(&|e| {
+            let x = e.alloc([case.batch, case.size, case.size, case.channels], DType::F32)?;
+            let skip = match case.skip {
+                0 => None,
+                channels => Some(e.alloc([case.batch, case.size, case.size, channels], DType::F32)?),
+            };
+            group_norm(e, &norm, &x, skip.as_ref(), case.silu).map(drop)
+        });
+        assert_eq!(found, [(case.flops(), case.bytes(4))], "{case:?}");
+    }
+    for case in layer_cases() {
+        let norm = norm(1, case.width).unwrap();
+        let found = counted(&|e| layer_norm(e, &norm, &e.alloc([case.rows, case.width], DType::F32)?).map(drop));
+        assert_eq!(found, [(case.flops(), case.bytes(4))], "{case:?}");
+    }
+}
+
+#[test]
 fn misfits_are_refused() {
     let device = Device::cpu(1).unwrap();
     let vector = |n: usize| weight("v", &[n], None);

@@ -21,6 +21,19 @@ pub enum Activation {
     Geglu,
 }
 
+impl Activation {
+    /// Lower-case name, as used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Activation::None => "none",
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+            Activation::Silu => "silu",
+            Activation::Geglu => "geglu",
+        }
+    }
+}
+
 /// `activation(sum + bias + channel_bias) + residual`; the bias is part of the weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {

@@ -1,0 +1,61 @@
+//! `syntic bench`: kernels on the simulator, and a network of the tiny model.
+
+use crate::{model, run, syntic};
+use serde_json::Value;
+
+fn kernels(more: &[&str]) -> crate::Ran {
+    run(syntic().args(["bench", "kernels", "--device", "sim", "--threads", "2"]).args(more))
+}
+
+#[test]
+fn kernels_are_checked_and_timed() {
+    let all = [
+        ("gemm_nt/text keys and values", "f16", &["gemm_nt_"][..]),
+        ("group_norm/resnet 8x8 batch 2", "f16", &["group_norm_statistics", "group_norm_apply"]),
+        ("layer_norm/8x8 batch 2", "bf16", &["layer_norm_forward"]),
+        ("softmax/text", "f16", &["softmax_"]),
+        ("add/8x8 batch 2", "bf16", &["add_"]),
+        ("embedding/text batch 2", "f16", &["embed_"]),
+    ];
+    for (name, dtype, entries) in all {
+        let ran = kernels(&["--json", "--only", &format!("{name}/{dtype}")]).expect(0, &[]);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(report["note"], "simulated: times mean nothing");
+        assert!(report["version"].is_string() && report["device"].as_str().unwrap().starts_with("sim"), "{report}");
+        let [row] = &report["results"].as_array().unwrap()[..] else { panic!("{report}") };
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert_eq!(format!("{}/{}", row["op"].as_str().unwrap(), row["case"].as_str().unwrap()), name);
+        assert_eq!(row["dtype"], dtype);
+        let launched: Vec<&str> = row["kernels"].as_array().unwrap().iter().map(|entry| entry.as_str().unwrap()).collect();
+        let fits = |(entry, begin): (&&str, &&str)| entry.starts_with(begin) && entry.ends_with(&format!("_{dtype}"));
+        assert!(launched.len() == entries.len() && launched.iter().zip(entries).all(fits), "{row}");
+        assert_eq!((number("sets"), number("replays")), (2.0, 1.0));
+        assert!(number("flops") > 0.0 && number("bytes") > 0.0 && row["shape"].is_object(), "{row}");
+        assert!(number("low_us") > 0.0 && number("low_us") <= number("median_us") && number("median_us") <= number("high_us"));
+        assert!(number("error") <= number("allowed") && number("allowed") > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn tables_have_rates() {
+    let ran = kernels(&["--only", "add/8x8 batch 2"]).expect(0, &[]);
+    assert!(ran.stdout.contains("simulated: times mean nothing") && ran.stdout.contains("| GB/s | TFLOP/s |"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("| add | 8x8 batch 2 | f16 |"), "{}", ran.stdout);
+}
+
+#[test]
+fn misfits_are_refused() {
+    kernels(&["--only", "gemm_nt/none"]).expect(2, &["gemm_nt/none", "gemm_nt/ff2 64x64", "softmax/text", "OP/CASE/DTYPE"]);
+    kernels(&["--only", "add/8x8 batch 2/bf16", "--dtype", "f16"]).expect(2, &["bf16", "--dtype f16"]);
+    run(syntic().args(["bench", "kernels", "--device", "cpu"])).expect(2, &["--device cuda"]);
+    run(syntic().args(["bench", "unet"])).expect(2, &["--model"]);
+    run(syntic().args(["bench", "--model", "builtin", "kernels"])).expect(2, &["kernels"]);
+}
+
+#[test]
+fn a_network_is_measured() {
+    let ran =
+        run(syntic().args(["bench", "text", "--json", "--reps", "1", "--warmup", "0", "--model"]).arg(model())).expect(0, &[]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["results"][0]["case"], "text batch 1");
+}
