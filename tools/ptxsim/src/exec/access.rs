@@ -9,6 +9,7 @@ use crate::fault::FaultKind;
 use crate::ir::Reg;
 use crate::ir::{Address, LANES, LOCAL_WINDOW, Lanes, PARAM_WINDOW, Parts, SHARED_WINDOW, Strength, Update};
 use crate::memory::{Conflict, Order, PAGE, Page, PageGuard, SECTOR, Tag, View};
+use crate::number::arithmetic::flush;
 use crate::syntax::Space;
 
 /// Numbers of the lanes in a mask.
@@ -393,7 +394,12 @@ impl Core<'_> {
             let written = page.is_written(offset, n);
             let before = page.load(offset, n);
             self.grid.flags.read(flag, &mut warp.clock, true);
-            let changed = page.store(offset, n, (op.f)(before, warp.get(op.b)[lane], warp.get(op.c)[lane]));
+            let flush = |bits: u64| match op.flushes && !shared {
+                true => flush(f32::from_bits(bits as u32)).to_bits().into(),
+                false => bits,
+            };
+            let after = flush((op.f)(flush(before), flush(warp.get(op.b)[lane]), warp.get(op.c)[lane]));
+            let changed = page.store(offset, n, after);
             page.mark_written(offset, n);
             page.shadow.write(offset, n, tag, &warp.clock);
             if !shared {
@@ -437,10 +443,15 @@ impl Core<'_> {
     }
 
     pub(super) fn count_shared(&mut self, site: u32, active: u32, addresses: &Lanes, bytes: usize) {
+        self.counts[site as usize].bytes += u64::from(active.count_ones()) * bytes as u64;
+        self.count_wavefronts(site, active, addresses, bytes);
+    }
+
+    /// The passes through shared memory alone: of a copy, whose bytes are counted where they come from.
+    pub(super) fn count_wavefronts(&mut self, site: u32, active: u32, addresses: &Lanes, bytes: usize) {
         if self.grid.options.counters && active != 0 {
             let (taken, ideal) = conflicts::wavefronts(active, addresses, bytes);
             let counts = &mut self.counts[site as usize];
-            counts.bytes += u64::from(active.count_ones()) * bytes as u64;
             counts.wavefronts += taken;
             counts.ideal_wavefronts += ideal;
         }
@@ -474,4 +485,5 @@ pub(crate) struct Atomic<'i> {
     pub c: Reg,
     pub d: Option<Reg>,
     pub strength: Strength,
+    pub flushes: bool,
 }

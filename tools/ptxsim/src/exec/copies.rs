@@ -75,7 +75,7 @@ impl Core<'_> {
         });
         let reading = lanes(active).filter(|&lane| source_bytes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
         self.count(site, reading, &from, Space::Global, n);
-        self.count_shared(site, active, &to, n);
+        self.count_wavefronts(site, active, &to, n);
         let access = Access { copies: true, ..Access::plain(site, n) };
         let active = self.check_stores(warp, active, &to, Space::Shared, access);
         let grid = self.grid;

@@ -182,8 +182,9 @@ impl Core<'_> {
             Op::Store { address, bytes, parts, strength } => {
                 self.store(warp, active, site, &Store { address: *address, bytes: *bytes, parts, strength: *strength });
             }
-            Op::Atomic { address, bytes, f, b, c, d, strength } => {
-                let atomic = Atomic { address: *address, bytes: *bytes, f, b: *b, c: *c, d: *d, strength: *strength };
+            Op::Atomic { address, bytes, f, b, c, d, strength, flushes } => {
+                let atomic =
+                    Atomic { address: *address, bytes: *bytes, f, b: *b, c: *c, d: *d, strength: *strength, flushes: *flushes };
                 self.atomic(warp, active, site, &atomic);
             }
             Op::CopyAsync { to, from, size, source_bytes, ignore } => {

@@ -253,7 +253,7 @@ impl<'m> Builder<'m> {
             (spot.file, spot.line) = (file(source.file), source.line);
             spot.inlined_at = source.inlined_at.map(|(index, line)| (file(index), line));
         }
-        let (flops, tensor_type) = super::tensor::work(&inst.op, class);
+        let (flops, tensor_type) = super::tensor::work(&inst.op, class, &statement.opcode);
         let text = self.lines.get(statement.line as usize - 1).map_or(String::new(), |line| excerpt(line));
         // Counts go to the line that calls a wrapper of an instruction, not to the wrapper.
         let own = (!spot.file.is_empty()).then(|| (spot.file.clone(), spot.line));

@@ -52,7 +52,7 @@ impl Context<'_, '_> {
         let flushes = match ty {
             Type::F64 => approximate,
             Type::Bf16 | Type::Bf16x2 => name == "ex2",
-            _ => !matches!(name, "tanh" | "copysign") && !(half && name == "ex2"),
+            _ => !(matches!(name, "tanh" | "copysign") || half && name == "ex2"),
         };
         let known = [
             rounding.is_none_or(|_| !rough && (sums || matches!(name, "div" | "rcp" | "sqrt"))),
@@ -107,7 +107,7 @@ impl Context<'_, '_> {
             "infinite" => x.is_infinite(),
             "number" => !x.is_nan(),
             "notanumber" => x.is_nan(),
-            "normal" => x.is_finite() && x != 0.0 && !subnormal,
+            "normal" => x.is_finite() && !subnormal, // zeros too
             _ => subnormal,
         };
         let single = ty == Type::F32;

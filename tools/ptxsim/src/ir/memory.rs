@@ -180,7 +180,8 @@ impl Context<'_, '_> {
         let b = self.value(first + 1, ty.bits())?;
         let c = if name == "cas" { self.value(first + 2, ty.bits())? } else { b };
         self.policy(first + if name == "cas" { 3 } else { 2 })?;
-        self.push(Class::Atomic, Op::Atomic { address, bytes: ty.bytes(), f, b, c, d, strength })
+        let flushes = name == "add" && ty == Type::F32;
+        self.push(Class::Atomic, Op::Atomic { address, bytes: ty.bytes(), f, b, c, d, strength, flushes })
     }
 
     fn copy(&mut self) -> Parsed<()> {

@@ -254,6 +254,8 @@ pub(crate) enum Op {
         b: Reg,
         c: Reg,
         d: Option<Reg>,
+        /// `add.f32`, which in global memory takes subnormal numbers for zero and makes none (PTX ISA, atom).
+        flushes: bool,
         strength: Strength,
     },
     /// cp.async: `size` bytes from global to shared memory, of which `source_bytes` are read and the rest is zero.

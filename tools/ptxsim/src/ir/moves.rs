@@ -121,8 +121,9 @@ impl Context<'_, '_> {
             }
         }
         let a = self.loose(1)?;
-        let keep = if to.is_signed() { mask(width) } else { mask(to.bits()) };
-        let f: Value = Box::new(move |a, b, c| f(a, b, c).map(|x| x & keep));
+        // Cut to the type, and extended to the register as the type says.
+        let (bits, is_signed) = (to.bits(), to.is_signed());
+        let f: Value = Box::new(move |a, b, c| f(a, b, c).map(|x| number(x, bits, is_signed) as u64 & mask(width)));
         self.push(Class::Convert, Op::Value { f, d, a, b: a, c: a })
     }
 

@@ -1,17 +1,21 @@
 //! Tensor-core products and the loads that feed them.
 
 use super::operands::Context;
-use super::{Op, Reg};
+use super::{LANES, Op, Reg};
 use crate::count::Class;
 use crate::error::Parsed;
 use crate::number::mma::{Accumulator, MmaKind, Operand};
 use crate::syntax::Space;
 
 /// Floating-point operations of one issue by a full warp, and the operand type of a tensor product.
-pub(super) fn work(op: &Op, class: Class) -> (u64, &'static str) {
+pub(super) fn work(op: &Op, class: Class, opcode: &str) -> (u64, &'static str) {
     match op {
         Op::Mma { kind, .. } => (kind.flops(), name(kind.a)),
-        _ if matches!(class, Class::Float | Class::Double | Class::Half | Class::Special) => (32, ""),
+        _ if matches!(class, Class::Float | Class::Double | Class::Half | Class::Special) => {
+            let fused = opcode.starts_with("fma") || opcode.starts_with("mad");
+            let packed = opcode.contains("x2");
+            ((LANES as u64) << (u32::from(fused) + u32::from(packed)), "")
+        }
         _ => (0, ""),
     }
 }

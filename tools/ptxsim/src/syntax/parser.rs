@@ -211,7 +211,7 @@ impl<'s> Parser<'_, 's> {
 
     /// `[.align N] [.v2|.v4] .type [.ptr ...]`.
     fn form(&mut self) -> Parsed<Form> {
-        let (mut align, mut lanes, mut element) = (None, 1, None);
+        let (mut align, mut lanes, mut element, mut pointer) = (None, 1, None, false);
         while let Some(Kind::Word(word)) = self.peek() {
             let Some(name) = word.strip_prefix('.') else { break };
             self.at += 1;
@@ -221,11 +221,15 @@ impl<'s> Parser<'_, 's> {
                     if !bytes.is_power_of_two() || bytes > 1 << 16 {
                         return self.refuse(format!("alignment {bytes} is not a sensible power of two"));
                     }
-                    align = Some(bytes);
+                    // Behind `.ptr` it is that of what the parameter points to.
+                    if !pointer {
+                        align = Some(bytes);
+                    }
                 }
+                "ptr" => pointer = true,
                 "v2" => lanes = 2,
                 "v4" => lanes = 4,
-                "ptr" | "global" | "const" | "shared" | "local" | "attribute" => {}
+                "global" | "const" | "shared" | "local" | "attribute" => {}
                 _ => match Type::parse(name) {
                     Some(ty) if ty != Type::Pred => element = Some(ty),
                     _ => return self.refuse(format!("unknown type or attribute `.{name}` of a variable")),
