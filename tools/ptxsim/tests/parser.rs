@@ -201,7 +201,7 @@ fn broken_kernels_are_errors() {
 #[test]
 #[ignore = "takes as long as PTXSIM_FUZZ_CASES says"]
 fn many_broken_kernels_are_errors() {
-    fuzz(setting("PTXSIM_FUZZ_CASES", 200_000), setting("PTXSIM_FUZZ_SEED", 2));
+    fuzz(setting("PTXSIM_FUZZ_CASES", 50_000), setting("PTXSIM_FUZZ_SEED", 2));
 }
 
 /// Breaks instructions one by one `cases` times, and runs those that can still be decoded.
@@ -233,7 +233,7 @@ fn broken_instructions_run_or_are_errors() {
 #[test]
 #[ignore = "takes as long as PTXSIM_FUZZ_CASES says"]
 fn many_broken_instructions_run_or_are_errors() {
-    fuzz_instructions(setting("PTXSIM_FUZZ_CASES", 200_000), setting("PTXSIM_FUZZ_SEED", 4));
+    fuzz_instructions(setting("PTXSIM_FUZZ_CASES", 50_000), setting("PTXSIM_FUZZ_SEED", 4));
 }
 
 #[test]
@@ -244,7 +244,8 @@ fn running_broken_kernels_ends_in_a_report() {
 #[test]
 #[ignore = "takes as long as PTXSIM_FUZZ_CASES says"]
 fn running_many_broken_kernels_ends_in_a_report() {
-    running::in_children(setting("PTXSIM_FUZZ_CASES", 2_000), setting("PTXSIM_FUZZ_SEED", 6));
+    // Running takes some hundred times as long as reading.
+    running::in_children(setting("PTXSIM_FUZZ_CASES", 50_000) / 300, setting("PTXSIM_FUZZ_SEED", 6));
 }
 
 /// Words of PTX, in the order in which they came out of a hat.

@@ -146,6 +146,11 @@ impl Argument {
         Ok(Argument { spec: spec.into(), kind })
     }
 
+    /// Whether it is a buffer, and not a number.
+    pub fn is_buffer(&self) -> bool {
+        matches!(self.kind, Kind::Buffer { .. })
+    }
+
     /// Allocates and fills a buffer. Returns its address and size.
     fn place(&self, memory: &Memory, seed: u64) -> Result<Option<(u64, u64)>, String> {
         let Kind::Buffer { ty, count, content } = &self.kind else { return Ok(None) };
@@ -212,13 +217,16 @@ impl Parameters {
             let end = (parameter.offset + parameter.bytes) as usize;
             let mut at = parameter.offset as usize;
             while at < end {
-                // What is left of a full struct is padding, less than its alignment, and filled by no argument.
-                let padding = at > parameter.offset as usize && ((end - at) as u64) < parameter.align;
+                // What is left of a full struct is padding, less than its alignment, and filled by no argument. A number has none.
+                let begun = at > parameter.offset as usize && parameter.bytes > parameter.align;
+                let padding = begun && ((end - at) as u64) < parameter.align;
                 if padding && given.clone().next().is_none_or(|next| !fits(next.0, at, end)) {
                     break;
                 }
                 let Some((argument, buffer)) = given.next() else {
-                    return Err(format!("{} takes {} parameters; parameter {number} has no --arg", kernel.name(), all.len()));
+                    let (left, bytes) = (end - at, parameter.bytes);
+                    let what = format!("{left} of the {bytes} bytes of parameter {number}, from 0, have no --arg");
+                    return Err(format!("{} takes {} parameters; {what}", kernel.name(), all.len()));
                 };
                 let bytes = match (&argument.kind, buffer) {
                     (Kind::Scalar { bytes }, _) => bytes.clone(),

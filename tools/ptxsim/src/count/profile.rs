@@ -227,7 +227,9 @@ fn gather(sites: &[Site], counts: &Counts, bounds: &[(&Chip, Bound)]) -> Vec<Lin
             lines.len() - 1
         });
         let line = &mut lines[at];
-        add(&mut line.counts, own);
+        // The efficiency is that of global memory; wavefronts tell about shared memory.
+        let bytes = if own.sectors > 0 { own.bytes } else { 0 };
+        add(&mut line.counts, &SiteCounts { bytes, ..*own });
         for (share, (chip, bound)) in line.shares.iter_mut().zip(bounds) {
             if bound.seconds > 0.0 && bound.seconds.is_finite() {
                 *share += site_seconds(site, own, counts, chip, bound.binding) / bound.seconds;

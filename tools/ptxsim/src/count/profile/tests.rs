@@ -69,6 +69,14 @@ fn conflicts_and_strides_are_told_per_line() {
 }
 
 #[test]
+fn the_efficiency_of_a_line_is_that_of_its_global_memory() {
+    let (mut sites, counts) = product();
+    sites[1].source = sites[2].source.clone();
+    let report = report("gemm", &sites, &counts, &[&A100]);
+    assert_eq!(row(&report, "gemm.cu:20")[3..9], ["3000", "32.0k", "1000", "32-way", "32.0k", "12"], "{report}");
+}
+
+#[test]
 fn lines_are_sorted_by_their_share() {
     let (sites, mut counts) = product();
     // 409.6 MFLOP on 312 TFLOP/s: 1.3 us; 32,000 wavefronts on 108 * 1.41 GHz: 0.2 us.
