@@ -55,7 +55,7 @@ fn run(kernel: &Kernel, memory: &Memory, grid: [u32; 3], threads: u32, shared: u
     let mut block = arguments.0;
     block.resize(kernel.parameters().last().map_or(0, |p| p.offset + p.bytes) as usize, 0); // padding of the last struct
     let start = Instant::now();
-    let report = ptxsim::launch(kernel, memory, &launch, &block, &Options::default()).unwrap();
+    let report = ptxsim::launch(kernel, memory, &launch, &block, &Options { threads: 2, ..Options::default() }).unwrap();
     let time = start.elapsed();
     assert!(report.faults.is_empty(), "{}", report.faults[0]);
     (report, time)
