@@ -53,6 +53,11 @@ pub use memory::Memory;
 use count::{Counts, Site};
 use std::sync::Arc;
 
+/// The code in the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// A parsed PTX module.
 #[derive(Clone, Debug)]
 pub struct Module {

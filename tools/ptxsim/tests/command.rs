@@ -438,13 +438,50 @@ fn a_missing_entry_lists_those_there_are() {
     assert!(refused("none.ptx", b".version 9.0\n.target sm_80\n.address_size 64\n").contains("it has none"));
 }
 
+fn nvcc() -> cuda_build::Nvcc {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    match cuda_build::Nvcc::find(&root) {
+        Ok(nvcc) => nvcc,
+        Err(error) => panic!("this test compiles for CUDA and there is no nvcc: run tools/setup-cuda once. {error}"),
+    }
+}
+
+/// Lines of PTX are another compiler's affair; folders are this machine's.
+fn portable(text: &str, folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap();
+    let text = text.replace(&*folder.to_string_lossy(), "/tmp/demo");
+    let numbers = |part: &str| part.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
+    let mut parts = text.split("\"ptx_line\":");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| all + "\"ptx_line\":" + &numbers(part))
+}
+
+/// The session in the README, run again line by line.
+#[test]
+fn the_session_in_the_readme_is_real() {
+    let (_, session) = include_str!("../README.md").split_once("```console\n").unwrap();
+    let (session, _) = session.split_once("```").unwrap();
+    let folder = TempDir::new().unwrap();
+    let nvcc = nvcc();
+    let tools = [Path::new(env!("CARGO_BIN_EXE_ptxsim")).parent(), nvcc.path().parent()].map(Option::unwrap).map(Path::to_owned);
+    let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap()))).unwrap();
+    let mut commands = 0;
+    for step in session.split("$ ").filter(|step| !step.is_empty()) {
+        let (command, expected) = step.split_once('\n').unwrap();
+        if let Some(file) = command.strip_prefix("cat ") {
+            fs::write(folder.path().join(file), expected).unwrap();
+        }
+        let command = format!("exec 2>&1; {command}");
+        let output = Command::new("sh").args(["-c", &command]).current_dir(folder.path()).env("PATH", &path).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(portable(&said, folder.path()), portable(expected, folder.path()), "{command}");
+        commands += 1;
+    }
+    assert_eq!(commands, 7);
+}
+
 #[test]
 fn the_kernels_of_these_tests_are_ptx() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let nvcc = match cuda_build::Nvcc::find(&root) {
-        Ok(nvcc) => nvcc,
-        Err(error) => panic!("this test assembles PTX and there is no ptxas: run tools/setup-cuda once. {error}"),
-    };
     let folder = TempDir::new().unwrap();
-    nvcc.cubin(Path::new(KERNELS), "sm_80", &folder.path().join("kernels.cubin")).unwrap_or_else(|error| panic!("{error}"));
+    nvcc().cubin(Path::new(KERNELS), "sm_80", &folder.path().join("kernels.cubin")).unwrap_or_else(|error| panic!("{error}"));
 }
