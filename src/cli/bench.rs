@@ -12,7 +12,7 @@ pub struct Args {
     #[command(subcommand)]
     kernels: Option<Without>,
     #[command(flatten)]
-    network: Option<NetworkArgs>,
+    network: NetworkArgs,
 }
 
 /// What needs no model.
@@ -36,11 +36,11 @@ struct KernelArgs {
 #[derive(Debug, clap::Args)]
 struct NetworkArgs {
     /// What to measure: one evaluation of the denoising network, the decoding of an image, the encoding of prompts, or all of it.
-    #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]))]
-    part: Part,
+    #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]), required = true)]
+    part: Option<Part>,
     /// Model folder in the diffusers layout, an id in the Hugging Face cache, or `builtin`; `syntic random-model` writes one.
-    #[arg(long, value_name = "DIR|ID|builtin")]
-    model: String,
+    #[arg(long, value_name = "DIR|ID|builtin", required = true)]
+    model: Option<String>,
     /// Height and width in pixels.
     #[arg(long, default_value_t = 512)]
     size: usize,
@@ -87,10 +87,9 @@ impl OutputArgs {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    match (args.kernels, args.network) {
-        (Some(Without::Kernels(args)), _) => kernels(args),
-        (None, Some(args)) => network(args),
-        (None, None) => Err(Error::usage("nothing to measure", "see syntic bench --help")),
+    match args.kernels {
+        Some(Without::Kernels(args)) => kernels(args),
+        None => network(args.network),
     }
 }
 
@@ -107,9 +106,13 @@ fn kernels(mut args: KernelArgs) -> Result<()> {
 }
 
 fn network(args: NetworkArgs) -> Result<()> {
+    // Required, but beside a subcommand.
+    let (Some(part), Some(model)) = (args.part, args.model) else {
+        return Err(Error::usage("nothing to measure", "name a part and a --model, or kernels"));
+    };
     let (device, precision) = args.device.open()?;
     let case = Case {
-        part: args.part,
+        part,
         size: (args.size, args.size),
         batch: args.batch,
         guidance: args.guidance,
@@ -117,8 +120,8 @@ fn network(args: NetworkArgs) -> Result<()> {
         repeat: Repeat { warmup: args.warmup, reps: args.reps },
         profile: args.profile,
     };
-    let measured = bench::measure(&case, &ModelDir::open(&args.model)?, &device, precision)?;
-    let report = Report { version: VERSION.into(), device: device.describe(), model: args.model, results: vec![measured.row] };
+    let measured = bench::measure(&case, &ModelDir::open(&model)?, &device, precision)?;
+    let report = Report { version: VERSION.into(), device: device.describe(), model, results: vec![measured.row] };
     args.output.print(&report)?;
     if args.profile {
         print_profile(&measured.profile);

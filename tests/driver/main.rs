@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use syntic::bench::Kernels;
 use syntic::device::{Arena, Buffer, Device, Exec, Gpu, Plan, Precision, Tensor};
 use syntic::ops::elementwise::add;
 use syntic::ops::gemm::{Activation, Linear, linear};
@@ -106,6 +107,18 @@ fn captured_passes_are_replayed_and_keep_their_memory() {
         graph.replay().unwrap();
         let refused = Arena::new().capture(&device, &plan_of_input(&device), |exec| exec.input([4], &[0.0; 4]).map(drop));
         assert!(refused.unwrap_err().to_string().contains("use buffers"));
+    });
+}
+
+#[test]
+fn kernels_are_checked_and_timed() {
+    with_driver("kernels_are_checked_and_timed", &[], || {
+        let report = Kernels::choose(Some("add/8x8 batch 2")).unwrap().measure(&card()).unwrap();
+        let [row] = &report.results[..] else { panic!("{report:?}") };
+        // Past three times the 40 MiB of its cache.
+        assert_eq!((row.sets, row.bytes, row.kernels.as_slice()), (129, 983_040, &["add_forward_f16"][..]));
+        assert!(row.replays >= 15 && row.low_us <= row.median_us && row.median_us <= row.high_us, "{row:?}");
+        assert_eq!(report.note, None);
     });
 }
 
