@@ -29,11 +29,11 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     pub(crate) fn blocks(&self) -> u64 {
-        self.grid.iter().map(|&n| u64::from(n)).product()
+        self.grid.iter().fold(1, |all, &n| all.saturating_mul(n.into()))
     }
 
     pub(crate) fn threads(&self) -> u64 {
-        self.block.iter().map(|&n| u64::from(n)).product()
+        self.block.iter().fold(1, |all, &n| all.saturating_mul(n.into()))
     }
 }
 

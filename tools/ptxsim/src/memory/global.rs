@@ -78,7 +78,11 @@ impl Memory {
     }
 
     /// Allocates `bytes` bytes with undefined content: reading them before a write is a fault. Returns the address, aligned to 256.
+    ///
+    /// # Panics
+    /// If `bytes` is 64 GiB or more: the next allocation stands there.
     pub fn alloc(&self, bytes: u64) -> u64 {
+        assert!(bytes < 1 << SPACING, "an allocation of {bytes} bytes: less than 64 GiB is possible");
         let mut allocations = self.allocations.write().unwrap_or_else(PoisonError::into_inner);
         let free = allocations.iter().position(Option::is_none).unwrap_or(allocations.len());
         if free == allocations.len() {
