@@ -1,8 +1,9 @@
 // What kernels share: the storage types, 16-byte vectors of them, sums in a fixed order.
 //
-// Storage is f16 or bf16 (f32 where an operation says so); every sum, statistic and function is f32. Biases and the scales and
+// Storage is f16 or bf16; every sum, statistic and function is f32. Biases and the scales and
 // shifts of norms are f32 vectors. Offsets into global memory are 64-bit.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "ptx.cuh"
@@ -11,7 +12,6 @@ constexpr int WARP = 32;
 constexpr uint32_t ALL_LANES = 0xffffffff;
 constexpr float LOG2_E = 1.44269504f;
 
-using f32 = float;
 struct f16 {
     uint16_t bits;
 };
@@ -24,19 +24,40 @@ __host__ __device__ constexpr T ceil_div(T a, T b) {
     return (a + b - 1) / b;
 }
 
+// ---- Layouts of parameters ------------------------------------------------------------------------------------------
+
+// PARAMS_LAYOUT(S, fields...), all fields of S in order, leaves two variables in the PTX that no kernel reads: S_fields, their names
+// as they are written here, and S_layout, the size of S and their offsets. src/ops/twins.rs compares them with the struct in Rust.
+#define OFFSETS_1(S, FIELD) offsetof(S, FIELD)
+#define OFFSETS_2(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_1(S, __VA_ARGS__)
+#define OFFSETS_3(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_2(S, __VA_ARGS__)
+#define OFFSETS_4(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_3(S, __VA_ARGS__)
+#define OFFSETS_5(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_4(S, __VA_ARGS__)
+#define OFFSETS_6(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_5(S, __VA_ARGS__)
+#define OFFSETS_7(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_6(S, __VA_ARGS__)
+#define OFFSETS_8(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_7(S, __VA_ARGS__)
+#define OFFSETS_9(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_8(S, __VA_ARGS__)
+#define OFFSETS_10(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_9(S, __VA_ARGS__)
+#define OFFSETS_11(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_10(S, __VA_ARGS__)
+#define OFFSETS_12(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_11(S, __VA_ARGS__)
+#define NTH_OF_12(A, B, C, D, E, F, G, H, I, J, K, L, NTH, ...) NTH
+#define OFFSETS(...)                                                                                                  \
+    NTH_OF_12(__VA_ARGS__, OFFSETS_12, OFFSETS_11, OFFSETS_10, OFFSETS_9, OFFSETS_8, OFFSETS_7, OFFSETS_6, OFFSETS_5, \
+              OFFSETS_4, OFFSETS_3, OFFSETS_2, OFFSETS_1, )
+#define PARAMS_LAYOUT(S, ...)                                                               \
+    extern "C" {                                                                            \
+    __constant__ uint32_t S##_layout[] = {sizeof(S), OFFSETS(__VA_ARGS__)(S, __VA_ARGS__)}; \
+    __constant__ char S##_fields[] = #__VA_ARGS__;                                          \
+    }
+
 // ---- Single elements ------------------------------------------------------------------------------------------------
 
-__device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(f16 x) { return f16_to_float(x.bits); }
 __device__ inline float to_float(bf16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
 
 // Rounds to nearest, ties to even.
 template <typename T>
 __device__ inline T from_float(float x);
-template <>
-__device__ inline float from_float<float>(float x) {
-    return x;
-}
 template <>
 __device__ inline f16 from_float<f16>(float x) {
     return {float_to_f16(x)};
@@ -71,9 +92,6 @@ __device__ inline void unpack(const uint4& packed, float (&x)[8], T) {
 __device__ inline uint32_t pack_pair(float low, float high, f16) { return floats_to_f16x2(low, high); }
 __device__ inline uint32_t pack_pair(float low, float high, bf16) { return floats_to_bf16x2(low, high); }
 
-__device__ inline uint4 pack(const float (&x)[4], float) {
-    return {__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3])};
-}
 template <typename T>
 __device__ inline uint4 pack(const float (&x)[8], T) {
     return {pack_pair(x[0], x[1], T{}), pack_pair(x[2], x[3], T{}), pack_pair(x[4], x[5], T{}), pack_pair(x[6], x[7], T{})};

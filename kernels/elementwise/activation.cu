@@ -12,7 +12,9 @@
 struct ActivationParams {
     uint64_t count;
     uint32_t activation;  // enum Activation
+    uint32_t unused;
 };
+PARAMS_LAYOUT(ActivationParams, count, activation, unused)
 
 template <typename T>
 __device__ inline void activation(T* y, const T* const x, const ActivationParams& p) {

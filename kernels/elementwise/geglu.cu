@@ -13,6 +13,7 @@ struct GegluParams {
     uint32_t rows;
     uint32_t width;  // below 2^30
 };
+PARAMS_LAYOUT(GegluParams, rows, width)
 
 template <typename T, int N>
 __device__ inline void geglu(T* y, const T* x, const GegluParams& p) {

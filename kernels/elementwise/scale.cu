@@ -1,11 +1,10 @@
 // Products with constants. Reference: src/ops/elementwise (`scale`, `guidance`); Ho & Salimans 2022 for guidance.
 //
 //   scale       y = a x             x, y [count]
-//   scale_add   y = a x + b z       x, z, y [count]
 //   guidance    y = u + a (c - u)   u, c, y [count]; u the unconditional half of a batch [2, count], c the conditional one
-// f16, bf16 or f32; products and sums are f32, with the last product fused into the sum, rounded once. y may be an input.
+// f16 or bf16; products and sums are f32, with the product of guidance fused into the sum, rounded once. y may be an input.
 //
-// Entries, 256 threads, any grid in x, no shared memory: {scale,scale_add,guidance}_forward_{f16,bf16,f32}.
+// Entries, 256 threads, any grid in x, no shared memory: {scale,guidance}_forward_{f16,bf16}.
 //
 // Moves 2 or 3 elements for at most 3 FLOP: memory binds. Predicted: 0.9 of the copy bandwidth. Measured: not yet.
 #include "map.cuh"
@@ -13,17 +12,13 @@
 struct ScaleParams {
     uint64_t count;
     float a;
-    float b;  // of scale_add
+    uint32_t unused;
 };
+PARAMS_LAYOUT(ScaleParams, count, a, unused)
 
 template <typename T>
 __device__ inline void scale(T* y, const T* x, const ScaleParams& p) {
     map<T, 1>(p.count, y, {x}, [a = p.a](float x) { return a * x; });
-}
-
-template <typename T>
-__device__ inline void scale_add(T* y, const T* x, const T* z, const ScaleParams& p) {
-    map<T, 2>(p.count, y, {x, z}, [a = p.a, b = p.b](float x, float z) { return fmaf(a, x, b * z); });
 }
 
 template <typename T>
@@ -36,14 +31,9 @@ __device__ inline void guidance(T* y, const T* u, const T* c, const ScaleParams&
         scale(y, x, p);                                                                                            \
     }                                                                                                              \
     extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
-        scale_add_forward_##T(T* y, const T* x, const T* z, ScaleParams p) {                                       \
-        scale_add(y, x, z, p);                                                                                     \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
         guidance_forward_##T(T* y, const T* u, const T* c, ScaleParams p) {                                        \
         guidance(y, u, c, p);                                                                                      \
     }
 
 SCALE(f16)
 SCALE(bf16)
-SCALE(f32)

@@ -16,6 +16,7 @@ struct EmbedParams {
     uint32_t length;  // of a text in `embed`, of a sample in `select`
     uint32_t width;   // below 2^31
 };
+PARAMS_LAYOUT(EmbedParams, rows, length, width)
 
 template <typename T, int N>
 __device__ inline void embed(T* y, const uint32_t* ids, const T* tokens, const T* positions, const EmbedParams& p) {

@@ -69,6 +69,7 @@ struct GemmNtParams {
     uint32_t k;
     uint32_t activation;  // enum Activation
 };
+PARAMS_LAYOUT(GemmNtParams, ld_x, ld_w, ld_y, ld_residual, m, n, k, activation)
 
 // Rows of a stage are 64 bytes: chunk c of row r lies at c ^ (r / 2 % 4). Eight threads that copy in two rows, and eight rows of
 // one chunk that ldmatrix reads, cover all 32 banks once.

@@ -48,6 +48,7 @@ struct GroupNormParams {
     uint32_t silu;             // 0 or 1
     float eps;
 };
+PARAMS_LAYOUT(GroupNormParams, positions, x_channels, skip_channels, groups, chunk, chunks, block_positions, silu, eps)
 
 // Of `statistics`, for vectors of N channels; behind it the dynamic part, a Channel for each.
 template <int N>

@@ -24,6 +24,7 @@ struct LayerNormParams {
     uint32_t channels;  // C
     float eps;
 };
+PARAMS_LAYOUT(LayerNormParams, rows, channels, eps)
 
 // Of `any`.
 struct LayerNormShared {

@@ -1,12 +1,12 @@
 // y = softmax(scale x) over each row: e^(scale x - m) / sum of e^(scale x - m), m the largest scale x of the row.
 //
-//   x, y [rows, width]   f16, bf16 or f32, row-major; y may be x
+//   x, y [rows, width]   f16 or bf16, row-major; y may be x
 // The running maximum and sum of Milakov & Gimelshein 2018, so that x is read twice and not three times. A row of which all is
 // -inf, or that holds NaN or (scaled) +inf, gives NaN, as PyTorch's does; single -inf give 0. The order of sums depends on the
 // width and on whether pointers are multiples of 16 bytes.
 //
 // Entries                           threads   grid   shared bytes
-//   softmax_forward_{f16,bf16,f32}    256     rows   64    every width; vectors where rows start at multiples of 16 bytes
+//   softmax_forward_{f16,bf16}        256     rows   64    every width; vectors where rows start at multiples of 16 bytes
 //
 // Moves an element in and out of memory and reads it once more, from L1 for rows up to some 20,000 bytes, else from L2, for two
 // exponentials: memory binds, since 3.9e12 of them a second on H100 (16 a cycle and SM) go with 7.8e12 bytes of f16. Predicted:
@@ -21,6 +21,7 @@ struct SoftmaxParams {
     uint32_t width;
     float scale;
 };
+PARAMS_LAYOUT(SoftmaxParams, rows, width, scale)
 
 struct SoftmaxShared {
     float maxima[WARPS];
@@ -71,4 +72,3 @@ __device__ inline void softmax(SoftmaxShared& shared, T* y, const T* x, const So
 
 SOFTMAX(f16)
 SOFTMAX(bf16)
-SOFTMAX(f32)

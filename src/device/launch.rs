@@ -14,7 +14,26 @@ use bytemuck::Pod;
 pub trait Params: Pod {
     /// Its name in the `.cu` file, for errors.
     const NAME: &'static str;
+    /// Its fields in order, and where each begins.
+    const FIELDS: &'static [(&'static str, usize)];
 }
+
+/// `params! { struct AddParams { count: u64 } }`: the struct, laid out as in C, and its [`Params`].
+macro_rules! params {
+    ($visibility:vis struct $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        $visibility struct $name {
+            $($field: $type),*
+        }
+
+        impl $crate::device::Params for $name {
+            const NAME: &'static str = stringify!($name);
+            const FIELDS: &'static [(&'static str, usize)] = &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
+        }
+    };
+}
+pub(crate) use params;
 
 /// The entries of a kernel that exists for each storage type.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +56,19 @@ impl Entries {
             DType::F32 | DType::U8 | DType::U32 => Err(Error::launch(self.f16, format!("there is no such kernel for {dtype}"))),
         }
     }
+
+    /// A size as these kernels take it.
+    ///
+    /// # Errors
+    /// [`Error::Launch`] naming it if it is above `most`.
+    pub(crate) fn size(&self, name: &str, value: usize, most: u32) -> Result<u32> {
+        let fit = u32::try_from(value).ok().filter(|&value| value <= most);
+        fit.ok_or_else(|| Error::launch(self.f16, format!("{name}: {value}, and {most} is the most that it takes")))
+    }
 }
+
+/// The largest size of kernels that name no limit of their own: sums of it and the size of a tile stay below 2^32.
+pub(crate) const MOST: u32 = i32::MAX as u32;
 
 /// `entries!("add")`: the entries `add_f16` and `add_bf16`.
 macro_rules! entries {
@@ -257,18 +288,13 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytemuck::Zeroable;
 
-    #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-    #[repr(C)]
-    struct AddParams {
-        count: u64,
-        scale: f32,
-        flags: u32,
-    }
-
-    impl Params for AddParams {
-        const NAME: &'static str = "AddParams";
+    params! {
+        struct AddParams {
+            count: u64,
+            scale: f32,
+            flags: u32,
+        }
     }
 
     const PARAMS: AddParams = AddParams { count: 0x0102_0304_0506_0708, scale: 1.0, flags: 0xA0B0_C0D0 };
@@ -346,6 +372,24 @@ mod tests {
         refuse([1; 3], [257, 1, 1], 0, "at most 256 threads");
         refuse([1; 3], [1; 3], 64 * 1024 - 999, "1000 bytes of its own");
         refuse([1; 3], [1; 3], u32::MAX, "65536 of this GPU");
+    }
+
+    #[test]
+    fn sizes_above_the_limit_are_named() {
+        const ADD: Entries = entries!("add");
+        assert_eq!(ADD.size("rows", 1 << 23, 1 << 23).unwrap(), 1 << 23);
+        for (value, most) in [((1 << 23) + 1, 1 << 23), ((1 << 32) + 1, MOST)] {
+            let text = ADD.size("rows", value, most).unwrap_err().to_string();
+            assert!(
+                ["add_f16".into(), format!("rows: {value}"), format!("{most} is")].iter().all(|part| text.contains(part)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_lie_where_they_are_said_to() {
+        assert_eq!((AddParams::NAME, AddParams::FIELDS), ("AddParams", &[("count", 0), ("scale", 8), ("flags", 12)][..]));
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub use choice::DeviceChoice;
 pub use cpu::Cpu;
 pub use exec::{Cost, Exec, Observer};
 pub use gpu::{Gpu, Graph};
-pub(crate) use launch::entries;
 pub use launch::{Entries, Launch, Params};
+pub(crate) use launch::{MOST, entries, params};
 pub use survey::{Card, CudaState, Host, KernelState, Survey, Use};
 pub use tensor::Tensor;
 

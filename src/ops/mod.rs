@@ -12,3 +12,5 @@ pub mod norm;
 pub mod softmax;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod twins;

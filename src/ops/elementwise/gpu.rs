@@ -2,8 +2,7 @@
 
 use crate::Result;
 use crate::device::cpu::gemm::Activation;
-use crate::device::{Entries, Exec, Gpu, Launch, Params, Tensor, entries};
-use bytemuck::{Pod, Zeroable};
+use crate::device::{Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
 
 const ADD: Entries = entries!("add_forward");
 const ACTIVATION: Entries = entries!("activation_forward");
@@ -17,53 +16,39 @@ const THREADS: u32 = 256;
 /// Blocks that a multiprocessor holds at once: 2048 threads.
 const RESIDENT: u32 = 2048 / THREADS;
 
+/// Widest row that GEGLU makes: the kernel adds up twice that in 32 bits.
+const MOST_GEGLU: u32 = (1 << 30) - 1;
+
 /// Elements of a vector.
 const LANES: usize = 8;
 
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct AddParams {
-    count: u64,
+params! {
+    pub(crate) struct AddParams {
+        count: u64,
+    }
 }
 
-impl Params for AddParams {
-    const NAME: &'static str = "AddParams";
+params! {
+    pub(crate) struct ActivationParams {
+        count: u64,
+        activation: u32,
+        unused: u32,
+    }
 }
 
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct ActivationParams {
-    count: u64,
-    activation: u32,
-    _end: u32,
+params! {
+    pub(crate) struct ScaleParams {
+        count: u64,
+        a: f32,
+        unused: u32,
+    }
 }
 
-impl Params for ActivationParams {
-    const NAME: &'static str = "ActivationParams";
-}
-
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct ScaleParams {
-    count: u64,
-    a: f32,
-    /// Of sums of two products, which are not used here.
-    b: f32,
-}
-
-impl Params for ScaleParams {
-    const NAME: &'static str = "ScaleParams";
-}
-
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct GegluParams {
-    rows: u32,
-    width: u32,
-}
-
-impl Params for GegluParams {
-    const NAME: &'static str = "GegluParams";
+params! {
+    pub(crate) struct GegluParams {
+        rows: u32,
+        width: u32,
+    }
 }
 
 /// The number of an activation in `kernels/elementwise/activation.cuh`; GEGLU is a kernel of its own.
@@ -97,26 +82,27 @@ pub(crate) fn add_to(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tenso
 /// out = activation(x)
 pub(super) fn activate(exec: &Exec<'_>, gpu: &Gpu, activation: Activation, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
-    let params = ActivationParams { count: count as u64, activation: activation_number(activation), _end: 0 };
+    let params = ActivationParams { count: count as u64, activation: activation_number(activation), unused: 0 };
     exec.enqueue(map(gpu, &ACTIVATION, count, out)?.output(out).input(x).params(&params))
 }
 
 /// out = factor x
 pub(super) fn scale(exec: &Exec<'_>, gpu: &Gpu, factor: f32, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
-    let params = ScaleParams { count: count as u64, a: factor, b: 0.0 };
+    let params = ScaleParams { count: count as u64, a: factor, unused: 0 };
     exec.enqueue(map(gpu, &SCALE, count, out)?.output(out).input(x).params(&params))
 }
 
 /// out = u + scale (c - u), u and c the halves of x.
 pub(super) fn guide(exec: &Exec<'_>, gpu: &Gpu, scale: f32, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
-    let params = ScaleParams { count: count as u64, a: scale, b: 0.0 };
+    let params = ScaleParams { count: count as u64, a: scale, unused: 0 };
     exec.enqueue(map(gpu, &GUIDANCE, count, out)?.output(out).input(x).input_from(x, count).params(&params))
 }
 
 /// out = value gelu(gate), x rows of values, then gates.
 pub(crate) fn geglu(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
-    let params = GegluParams { rows: out.shape().rows() as u32, width: out.shape().last() as u32 };
+    let rows = GEGLU.size("rows", out.shape().rows(), MOST)?;
+    let params = GegluParams { rows, width: GEGLU.size("channels", out.shape().last(), MOST_GEGLU)? };
     exec.enqueue(map(gpu, &GEGLU, out.shape().len(), out)?.output(out).input(x).params(&params))
 }

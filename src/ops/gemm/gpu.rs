@@ -3,29 +3,27 @@
 use super::layer::Packed;
 use crate::Result;
 use crate::device::cpu::gemm::Activation;
-use crate::device::{Buffer, Entries, Exec, Gpu, Launch, Params, Tensor, entries};
+use crate::device::{Buffer, Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
 use crate::ops::elementwise::gpu::{activation_number, add_to, geglu};
 use crate::tensor::{DType, Shape};
-use bytemuck::{Pod, Zeroable};
 
 /// Elements of a vector, in which all but one of the kernels read.
 const LANES: usize = 8;
 
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct GemmNtParams {
-    ld_x: i64,
-    ld_w: i64,
-    ld_y: i64,
-    ld_residual: i64,
-    m: u32,
-    n: u32,
-    k: u32,
-    activation: u32,
-}
+/// Longest sum: the kernels keep the offset of a row of a tile in 32 bits, in bytes.
+const MOST_K: u32 = (1 << 23) - 1;
 
-impl Params for GemmNtParams {
-    const NAME: &'static str = "GemmNtParams";
+params! {
+    pub(crate) struct GemmNtParams {
+        ld_x: i64,
+        ld_w: i64,
+        ld_y: i64,
+        ld_residual: i64,
+        m: u32,
+        n: u32,
+        k: u32,
+        activation: u32,
+    }
 }
 
 /// How the result is cut: one kernel of `gemm_nt.cu`. The choice changes no bit of the result.
@@ -116,17 +114,19 @@ pub(super) fn product(
     out: &mut Tensor<'_>,
 ) -> Result<()> {
     let (m, k, n) = (x.shape().rows(), x.shape().last(), bias.shape().len());
+    let size = |name, value, most| tiling.entries.size(name, value, most);
     let params = GemmNtParams {
         ld_x: k as i64,
         ld_w: k as i64,
         ld_y: n as i64,
         ld_residual: n as i64,
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
+        m: size("rows", m, MOST)?,
+        n: size("outputs", n, MOST)?,
+        k: size("inputs", k, MOST_K)?,
         activation: activation_number(activation),
     };
-    let launch = Launch::new(&tiling.entries, out.dtype(), [tiling.tiles([m, n]) as u32, 1, 1], [128, 1, 1])?;
+    let tiles = size("tiles", tiling.tiles([m, n]), MOST)?;
+    let launch = Launch::new(&tiling.entries, out.dtype(), [tiles, 1, 1], [128, 1, 1])?;
     let launch = launch.shared(tiling.shared).output(out).input(x).input(&exec.view(weight));
     exec.enqueue(launch.input_of(DType::F32, &exec.view(bias)).optional(residual).params(&params))
 }

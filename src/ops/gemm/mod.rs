@@ -3,7 +3,7 @@
 //! x `[M, I]`, W `[O, I]`, y `[M, O]`; f32 in memory on a CPU, on a GPU the storage type, but for the bias. 2 M O I floating-point operations; M I + O I + M O elements read or written once.
 
 mod cases;
-mod gpu;
+pub(crate) mod gpu;
 mod layer;
 
 pub use crate::device::cpu::gemm::Activation;

@@ -4,7 +4,7 @@
 //! gives NaN, as PyTorch's does; single -inf give 0. 5 floating-point operations an element, which is read and written once.
 
 mod cpu;
-mod gpu;
+pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
