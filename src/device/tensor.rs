@@ -164,7 +164,7 @@ impl<'e> Tensor<'e> {
             Device::Gpu(gpu) => match self.place {
                 Place::Device(address) if self.bytes() > 0 => {
                     assert!(self.id.is_some(), "views of buffers are read-only");
-                    gpu.backend().fill(address, byte, self.bytes())
+                    gpu.fill(address, byte, self.bytes())
                 }
                 _ => Ok(()),
             },
@@ -202,7 +202,7 @@ impl<'e> Tensor<'e> {
             return Ok(());
         }
         let place = |tensor: &Tensor<'_>, start: usize| tensor.address() + (start * tensor.dtype.size()) as u64;
-        gpu.backend().copy(place(self, start), place(from, from_start), len * self.dtype.size())
+        gpu.copy(place(self, start), place(from, from_start), len * self.dtype.size())
     }
 
     /// Copies the values out, as f32. Nothing happens while recording. On a GPU this waits for all work before.
@@ -260,7 +260,7 @@ impl<'e> Tensor<'e> {
             Device::Gpu(gpu) => {
                 let to = self.exec.view_part(out, start, self.shape).address();
                 if len > 0 {
-                    gpu.backend().copy(to, self.address(), self.bytes())?;
+                    gpu.copy(to, self.address(), self.bytes())?;
                 }
             }
         }

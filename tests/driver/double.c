@@ -67,6 +67,7 @@ typedef struct Op {
 
 static Op queue[MOST], captured[MOST];
 static int queued, capturing, kept;
+static Object** capturer;  // the `current` of the thread that captures
 static uint64_t now;
 
 // Zeros and normal numbers, which are all that the tests have.
@@ -104,7 +105,7 @@ static void run_until(Object* event) {
 }
 
 static CUresult submit(Op op, Object* stream) {
-    CHECK(current && is(stream, STREAM));
+    CHECK(current && is(stream, STREAM) && (!capturing || capturer == &current));
     Op* list = capturing ? captured : queue;
     int* count = capturing ? &kept : &queued;
     CHECK(*count < MOST);
@@ -273,10 +274,10 @@ CUresult cuEventDestroy_v2(Object* event) {
 }
 CUresult cuStreamBeginCapture_v2(Object* stream, int mode) {
     CHECK(current && is(stream, STREAM) && mode == 1 && !capturing);  // THREAD_LOCAL
-    return capturing = 1, kept = 0, OK;
+    return capturing = 1, kept = 0, capturer = &current, OK;
 }
 CUresult cuStreamEndCapture(Object* stream, Object** graph) {
-    CHECK(current && is(stream, STREAM) && capturing);
+    CHECK(current && is(stream, STREAM) && capturing && capturer == &current);
     capturing = 0;
     *graph = make(GRAPH);
     (*graph)->work = memcpy(malloc(sizeof captured), captured, sizeof captured), (*graph)->count = kept;

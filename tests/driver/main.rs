@@ -2,8 +2,12 @@
 //! of handles, memory, contexts and order, and puts work off as long as it may; what a card computes, it does not show.
 #![cfg(target_os = "linux")]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 use syntic::device::{Arena, Buffer, Device, Exec, Gpu, Plan, Precision, Tensor};
 use syntic::ops::elementwise::add;
 use syntic::ops::gemm::{Activation, Linear, linear};
@@ -109,6 +113,53 @@ fn captured_passes_are_replayed_and_keep_their_memory() {
     });
 }
 
+/// The double ends the process if another thread uses the stream meanwhile, or if memory is freed.
+#[test]
+fn captures_keep_other_threads_out() {
+    with_driver("captures_keep_other_threads_out", &[], || {
+        let (device, x) = (card(), quarters(7, 100));
+        let mut total = Buffer::from_f32(&device, [100], DType::F16, &x).unwrap();
+        let mut spare = Some(Buffer::try_zeros(&device, [100], DType::F16).unwrap());
+        let (start, started) = mpsc::channel();
+        let mut pass = |exec: &Exec<'_>| {
+            if exec.is_running() {
+                start.send(()).unwrap();
+                thread::sleep(Duration::from_millis(100));
+                drop(spare.take());
+            }
+            let twice = add(exec, &exec.view(&total), &exec.view(&total))?;
+            twice.store(&mut total)
+        };
+        let plan = Plan::record(&device, &mut pass).unwrap();
+        let graph = thread::scope(|scope| {
+            let (device, x) = (&device, &x);
+            let other = scope.spawn(move || {
+                started.recv().unwrap();
+                let x = Buffer::from_f32(device, [100], DType::F16, x).unwrap();
+                Arena::new().run_once(device, |exec| read(&add(exec, &exec.view(&x), &exec.view(&x))?)).unwrap()
+            });
+            let graph = Arena::new().capture(device, &plan, &mut pass).unwrap();
+            // The double is not made for several threads at once.
+            assert_eq!(other.join().unwrap(), x.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+            graph
+        });
+        graph.replay().unwrap();
+        let now = Arena::new().run_once(&device, |exec| read(&exec.view(&total))).unwrap();
+        assert_eq!(now, x.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_panic_ends_its_capture() {
+    with_driver("a_panic_ends_its_capture", &[], || {
+        let device = card();
+        let plan = Plan::record(&device, |_| Ok(())).unwrap();
+        let panicking = || Arena::new().capture(&device, &plan, |_| panic!("as asked")).map(drop);
+        assert!(catch_unwind(AssertUnwindSafe(panicking)).is_err());
+        add_once(&device).unwrap();
+    });
+}
+
 fn plan_of_input(device: &Device) -> Plan {
     Plan::record(device, |exec| exec.input([4], &[0.0; 4]).map(drop)).unwrap()
 }
@@ -138,7 +189,7 @@ fn threads_share_a_card() {
     with_driver("threads_share_a_card", &[], || {
         let device = card();
         let x = quarters(3, 10_000);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..4 {
                 // One after the other: the double is not made for several threads at once, only for several threads.
                 let result = scope.spawn(|| Arena::new().run_once(&device, |exec| read(&exec.input([10_000], &x)?)).unwrap());
