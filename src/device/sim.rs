@@ -185,8 +185,7 @@ impl Backend for Sim {
     }
 
     fn memory(&self) -> Result<MemoryInfo> {
-        let free = super::survey::host_memory().map_or(0, |memory| memory.free);
-        Ok(MemoryInfo { free, total: free })
+        Ok(super::survey::host_memory().unwrap_or(MemoryInfo { free: 0, total: 0 }))
     }
 
     fn separate_tensors(&self) -> bool {

@@ -31,10 +31,11 @@ fn double() -> tempfile::TempDir {
 }
 
 /// Runs `body` of the test `name` in a process of its own, whose driver is the double with these settings, and which must give back all
-/// that it took.
-fn with_driver(name: &str, settings: &[(&str, &str)], body: impl Fn()) {
+/// that it took. Returns what that process printed, unless this is it.
+fn with_driver(name: &str, settings: &[(&str, &str)], body: impl Fn()) -> Option<String> {
     if std::env::var_os(INSIDE).is_some() {
-        return body();
+        body();
+        return None;
     }
     let folder = double();
     let output = Command::new(std::env::current_exe().unwrap())
@@ -47,6 +48,7 @@ fn with_driver(name: &str, settings: &[(&str, &str)], body: impl Fn()) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert!(text.contains("driver double: all is given back"), "{text}");
+    Some(text)
 }
 
 fn card() -> Device {
@@ -167,7 +169,7 @@ fn plan_of_input(device: &Device) -> Plan {
 /// Kernels with more than 48 KiB of shared memory, and weights of two tensors.
 #[test]
 fn shared_memory_is_asked_for() {
-    with_driver("shared_memory_is_asked_for", &[], || {
+    let printed = with_driver("shared_memory_is_asked_for", &[], || {
         let device = card();
         let values = quarters(1, 160 * 64);
         let part = || HostTensor {
@@ -182,6 +184,11 @@ fn shared_memory_is_asked_for() {
             .run_once(&device, |exec| linear(exec, &layer, &exec.input([8192, 64], &x)?, Activation::None, None).map(drop))
             .unwrap();
     });
+    if let Some(text) = printed {
+        let most =
+            text.lines().find_map(|line| line.strip_prefix("driver double: at most ")?.strip_suffix(" bytes of shared memory"));
+        assert!(most.unwrap().parse::<u32>().unwrap() > 48 << 10, "{text}");
+    }
 }
 
 #[test]
@@ -251,6 +258,29 @@ fn kernels_that_fail_later_are_reported_where_they_are_waited_for() {
     let name = "kernels_that_fail_later_are_reported_where_they_are_waited_for";
     with_driver(name, &[("DOUBLE_FAIL", "cuStreamSynchronize")], || {
         expect(add_once(&card()), &["cuda:0 cannot finish", "CUDA_ERROR_719", "CUDA_LAUNCH_BLOCKING=1"]);
+    });
+}
+
+#[test]
+fn kernels_that_fail_before_a_download_are_reported_there() {
+    let name = "kernels_that_fail_before_a_download_are_reported_there";
+    with_driver(name, &[("DOUBLE_FAIL", "cuEventSynchronize")], || {
+        let result = Arena::new().run_once(&card(), |exec| {
+            let x = exec.alloc([3], DType::F16)?;
+            read(&x).map(drop)
+        });
+        expect(result, &["cuda:0 cannot give values to the host", "CUDA_ERROR_719", "CUDA_LAUNCH_BLOCKING=1"]);
+    });
+}
+
+/// No event is left: the double would say so.
+#[test]
+fn events_that_are_not_recorded_are_destroyed() {
+    with_driver("events_that_are_not_recorded_are_destroyed", &[("DOUBLE_FAIL", "cuEventRecord")], || {
+        let device = card();
+        let plan = Plan::record(&device, |_| Ok(())).unwrap();
+        let graph = Arena::new().capture(&device, &plan, |_| Ok(())).unwrap();
+        expect(graph.time().map(drop), &["cuda:0 cannot record an event", "CUDA_ERROR_1 "]);
     });
 }
 
