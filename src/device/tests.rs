@@ -247,6 +247,29 @@ fn misfits_are_refused_while_recording() {
     refuse(entries!("mul_forward"), DType::F16, "no such kernel for sm_");
 }
 
+#[test]
+#[should_panic(expected = "read-only")]
+fn kernels_do_not_write_to_views() {
+    let device = &gpus()[0];
+    let buffer = Buffer::try_zeros(device, [4], DType::F16).unwrap();
+    let record = |exec: &Exec<'_>| {
+        let mut view = exec.view(&buffer);
+        Launch::new(&entries!("add_forward"), DType::F16, [1; 3], [256, 1, 1]).map(|launch| drop(launch.output(&mut view)))
+    };
+    _ = Plan::record(device, record);
+}
+
+#[test]
+#[should_panic(expected = "element 4 of")]
+fn kernels_start_inside_of_tensors() {
+    let device = &gpus()[0];
+    let record = |exec: &Exec<'_>| {
+        let x = exec.alloc([4], DType::F16)?;
+        Launch::new(&entries!("add_forward"), DType::F16, [1; 3], [256, 1, 1]).map(|launch| drop(launch.input_from(&x, 4)))
+    };
+    _ = Plan::record(device, record);
+}
+
 /// The list is what it says: these fail, before anything runs, and with a way out.
 #[test]
 fn operations_without_kernels_say_so() {
