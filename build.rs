@@ -28,25 +28,21 @@ fn main() -> ExitCode {
 fn build() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let mut watched = vec!["cargo:rerun-if-changed=build.rs".to_owned(), "cargo:rerun-if-env-changed=CUDA_HOME".to_owned()];
-    let (table, missing) = if !root.join("kernels").exists() {
-        (String::new(), None)
-    } else {
-        watched.push("cargo:rerun-if-changed=kernels".to_owned());
-        match Nvcc::find(&root) {
-            Ok(nvcc) => {
-                watched.push(format!("cargo:rerun-if-changed={}", nvcc.path().display()));
-                if nvcc.found_by() != "CUDA_HOME" {
-                    watched.push("cargo:rerun-if-env-changed=PATH".to_owned());
-                }
-                (compile(&nvcc, &root, &out)?, None)
-            }
-            Err(error @ Error::NoNvcc { .. }) => {
+    let mut watched = ["build.rs", "kernels"].map(|path| format!("cargo:rerun-if-changed={path}")).to_vec();
+    watched.push("cargo:rerun-if-env-changed=CUDA_HOME".to_owned());
+    let (table, missing) = match Nvcc::find(&root) {
+        Ok(nvcc) => {
+            watched.push(format!("cargo:rerun-if-changed={}", nvcc.path().display()));
+            if nvcc.found_by() != "CUDA_HOME" {
                 watched.push("cargo:rerun-if-env-changed=PATH".to_owned());
-                (String::new(), Some(format!("this syntic was built without its GPU kernels, because {error}")))
             }
-            Err(error) => return Err(error.into()),
+            (compile(&nvcc, &root, &out)?, None)
         }
+        Err(error @ Error::NoNvcc { .. }) => {
+            watched.push("cargo:rerun-if-env-changed=PATH".to_owned());
+            (String::new(), Some(format!("this syntic was built without its GPU kernels, because {error}")))
+        }
+        Err(error) => return Err(error.into()),
     };
     let code = format!("static FILES: &[KernelFile] = &[{table}];\nstatic MISSING: Option<&str> = {missing:?};\n");
     fs::write(out.join("kernels.rs"), code)?;

@@ -148,7 +148,7 @@ impl Arena {
         };
         let bytes = match device {
             // Its tensors get allocations of their own, when they are born.
-            Device::Gpu(gpu) if gpu.backend().separate_tensors() => 0,
+            Device::Gpu(gpu) if gpu.separate_tensors() => 0,
             _ => plan.bytes(),
         };
         if !here || self.bytes() < bytes {
@@ -242,7 +242,7 @@ fn on_device<'p>(
     memory: &DeviceMemory,
     kept: Option<Vec<Arc<DeviceMemory>>>,
 ) -> Result<DeviceGround<'p>> {
-    let separate = gpu.backend().separate_tensors();
+    let separate = gpu.separate_tensors();
     if !separate && memory.bytes() < plan.bytes() {
         return Err(super::plan_mismatch("the arena is smaller than its plan".into()));
     }

@@ -2,7 +2,9 @@
 //!
 //! Two kinds: [`super::cuda`], the driver, and [`super::sim`], which executes the same PTX on the CPU. Work is put into one queue and
 //! done in order; only [`Backend::download`] and [`Backend::synchronize`] wait for it. Addresses and handles are numbers that the
-//! backend gave out; [`super::gpu`] alone keeps them, frees each once, and passes them back to the backend that they came from.
+//! backend gave out; [`super::gpu`] alone keeps them, frees each once, and passes them back to the backend that they came from. It also
+//! keeps captures apart from other work: between [`Backend::begin_capture`] and [`Backend::end_capture`], only launches, copies, fills
+//! and what they are made of arrive, from the thread that captures.
 
 use super::kernels::Choice;
 use super::signature::Signature;
@@ -78,7 +80,7 @@ pub(super) trait Backend: Send + Sync {
     /// `bytes` > 0 of undefined content, at a multiple of 256.
     fn alloc(&self, bytes: usize) -> Result<u64>;
 
-    /// Waits for the queue where it may still use the memory. Never while a capture goes on.
+    /// Waits for the queue where it may still use the memory.
     fn free(&self, address: u64);
 
     /// The content is undefined from here on: a hint, which only a backend that looks for such reads takes.
@@ -87,7 +89,7 @@ pub(super) trait Backend: Send + Sync {
     }
 
     /// Writes `bytes` at `to`. `fill` makes the content piece by piece, in order: it gets the offset of each piece, a multiple of 256, and
-    /// its memory, aligned to 64. Refused during a capture.
+    /// its memory, aligned to 64.
     fn upload(&self, to: u64, bytes: usize, fill: &mut dyn FnMut(usize, &mut [u8])) -> Result<()>;
 
     /// Reads `bytes` at `from`, after all work before. `take` gets the pieces, as in [`Backend::upload`].
@@ -131,7 +133,7 @@ pub(super) trait Backend: Send + Sync {
     /// Forgets a point.
     fn drop_event(&self, event: EventHandle);
 
-    /// Launches, copies and fills of this thread are kept, and not done, until [`Backend::end_capture`].
+    /// Launches, copies and fills are kept, and not done, until [`Backend::end_capture`].
     fn begin_capture(&self) -> Result<()>;
 
     /// What was kept.

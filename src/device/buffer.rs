@@ -98,7 +98,7 @@ impl Buffer {
         if let Memory::Device(memory) = &buffer.memory
             && memory.bytes() > 0
         {
-            memory.gpu().backend().fill(memory.address(), 0, memory.bytes())?;
+            memory.gpu().fill(memory.address(), 0, memory.bytes())?;
         }
         Ok(buffer)
     }

@@ -65,7 +65,7 @@ impl DeviceGround<'_> {
         let memory = Arc::new(self.gpu.alloc(bytes)?);
         let address = memory.address();
         if bytes > 0 {
-            self.gpu.backend().undefine(address, bytes)?;
+            self.gpu.undefine(address, bytes)?;
         }
         self.keep(&memory);
         self.living.borrow_mut().push((id, memory));

@@ -1,6 +1,7 @@
 //! A GPU: a backend, the type in which it stores activations, and the kernels loaded so far.
 
 use super::backend::{Backend, EventHandle, GraphHandle, KernelHandle, MemoryInfo};
+use super::capture::{CaptureLock, Garbage, Turn};
 use super::convert::{BLOCK, decode, encode};
 use super::cpu::Cpu;
 use super::kernels;
@@ -22,6 +23,7 @@ pub struct Gpu {
 
 struct Shared {
     backend: Box<dyn Backend>,
+    captures: CaptureLock,
     storage: DType,
     kernels: Mutex<HashMap<&'static str, Arc<Kernel>>>,
     /// For what stays on the host.
@@ -59,7 +61,9 @@ impl Gpu {
         if !matches!(storage, DType::F16 | DType::BF16) {
             return Err(Error::Internal { op: "device", message: format!("a GPU stores f16 or bf16, not {storage}") });
         }
-        Ok(Gpu { shared: Arc::new(Shared { backend, storage, kernels: Mutex::default(), host }) })
+        Ok(Gpu {
+            shared: Arc::new(Shared { backend, captures: CaptureLock::default(), storage, kernels: Mutex::default(), host }),
+        })
     }
 
     /// Element type of activations and weights.
@@ -103,13 +107,37 @@ impl Gpu {
     /// Waits until everything asked for so far is done.
     ///
     /// # Errors
-    /// [`Error::Device`] if a kernel failed meanwhile.
+    /// [`Error::Device`] if a kernel failed meanwhile, or this thread captures.
     pub fn synchronize(&self) -> Result<()> {
+        let _turn = self.outside_capture("finish")?;
         self.backend().synchronize()
     }
 
-    pub(super) fn backend(&self) -> &dyn Backend {
+    fn backend(&self) -> &dyn Backend {
         &*self.shared.backend
+    }
+
+    /// True if every tensor is to have an allocation of its own.
+    pub(super) fn separate_tensors(&self) -> bool {
+        self.backend().separate_tensors()
+    }
+
+    /// Waits until no other thread captures. What is put into the queue before the turn is dropped is captured, if this one does.
+    fn turn(&self) -> Turn<'_> {
+        self.shared.captures.enter()
+    }
+
+    /// As [`Gpu::turn`], for what cannot be captured.
+    fn outside_capture(&self, action: &str) -> Result<Turn<'_>> {
+        let turn = self.turn();
+        match turn.captures() {
+            true => Err(self.refuse(action, "this thread captures a pass")),
+            false => Ok(turn),
+        }
+    }
+
+    fn refuse(&self, action: &str, message: &str) -> Error {
+        Error::Device { device: self.backend().name(), action: action.into(), message: message.into() }
     }
 
     pub(super) fn is(&self, other: &Gpu) -> bool {
@@ -118,14 +146,60 @@ impl Gpu {
 
     /// Memory of undefined content.
     pub(super) fn alloc(&self, bytes: usize) -> Result<DeviceMemory> {
+        let turn = self.turn();
+        if turn.captures() && !self.separate_tensors() {
+            return Err(self.refuse("give memory", "this thread captures a pass"));
+        }
         let address = if bytes == 0 { 0 } else { self.backend().alloc(bytes)? };
+        drop(turn);
         Ok(DeviceMemory { gpu: self.clone(), address, bytes })
+    }
+
+    /// Gives back what nothing uses any more: after the capture, if this thread captures.
+    fn discard(&self, garbage: Garbage) {
+        let turn = self.turn();
+        if turn.captures() {
+            self.shared.captures.defer(garbage);
+        } else {
+            self.discard_now(garbage);
+        }
+    }
+
+    fn discard_now(&self, garbage: Garbage) {
+        match garbage {
+            Garbage::Memory(address) => self.backend().free(address),
+            Garbage::Graph(graph) => self.backend().drop_graph(graph),
+        }
+    }
+
+    /// [`Backend::upload`], which no capture may contain.
+    fn upload(&self, to: u64, bytes: usize, fill: &mut dyn FnMut(usize, &mut [u8])) -> Result<()> {
+        let _turn = self.outside_capture("take values from the host")?;
+        self.backend().upload(to, bytes, fill)
+    }
+
+    /// [`Backend::copy`]
+    pub(super) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        let _turn = self.turn();
+        self.backend().copy(to, from, bytes)
+    }
+
+    /// [`Backend::fill`]
+    pub(super) fn fill(&self, to: u64, byte: u8, bytes: usize) -> Result<()> {
+        let _turn = self.turn();
+        self.backend().fill(to, byte, bytes)
+    }
+
+    /// [`Backend::undefine`]
+    pub(super) fn undefine(&self, address: u64, bytes: usize) -> Result<()> {
+        let _turn = self.turn();
+        self.backend().undefine(address, bytes)
     }
 
     /// Writes values at `to`, converted to `dtype`.
     pub(super) fn write_f32(&self, to: u64, dtype: DType, values: &[f32]) -> Result<()> {
         let size = dtype.size();
-        self.backend().upload(to, values.len() * size, &mut |offset, piece| {
+        self.upload(to, values.len() * size, &mut |offset, piece| {
             encode(dtype, &values[offset / size..][..piece.len() / size], piece);
         })
     }
@@ -134,7 +208,7 @@ impl Gpu {
     pub(super) fn write_with(&self, to: u64, dtype: DType, len: usize, mut make: impl FnMut(usize, &mut [f32])) -> Result<()> {
         let size = dtype.size();
         let mut block = [0.0; BLOCK];
-        self.backend().upload(to, len * size, &mut |offset, piece| {
+        self.upload(to, len * size, &mut |offset, piece| {
             for (i, part) in piece.chunks_mut(BLOCK * size).enumerate() {
                 let block = &mut block[..part.len() / size];
                 make(offset / size + i * BLOCK, block);
@@ -146,11 +220,12 @@ impl Gpu {
     /// Writes integers at `to`.
     pub(super) fn write_u32(&self, to: u64, values: &[u32]) -> Result<()> {
         let bytes = bytemuck::cast_slice(values);
-        self.backend().upload(to, bytes.len(), &mut |offset, piece| piece.copy_from_slice(&bytes[offset..][..piece.len()]))
+        self.upload(to, bytes.len(), &mut |offset, piece| piece.copy_from_slice(&bytes[offset..][..piece.len()]))
     }
 
     /// Reads values of `dtype` at `from`.
     pub(super) fn read_f32(&self, from: u64, dtype: DType, out: &mut [f32]) -> Result<()> {
+        let _turn = self.outside_capture("give values to the host")?;
         let size = dtype.size();
         self.backend().download(from, out.len() * size, &mut |offset, piece| {
             decode(dtype, piece, &mut out[offset / size..][..piece.len() / size]);
@@ -159,26 +234,31 @@ impl Gpu {
 
     /// Checks a launch without performing it, and loads its kernel.
     pub(super) fn check(&self, launch: &Launch<'_>) -> Result<()> {
-        self.prepare(launch).map(drop)
+        self.prepare(launch, &self.turn()).map(drop)
     }
 
     /// The one place where kernels are launched.
     pub(super) fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let (kernel, arguments) = self.prepare(launch)?;
+        let turn = self.turn();
+        let (kernel, arguments) = self.prepare(launch, &turn)?;
         self.backend().launch(kernel.handle, launch.geometry(), arguments.bytes())
     }
 
-    fn prepare(&self, launch: &Launch<'_>) -> Result<(Arc<Kernel>, Arguments)> {
-        let kernel = self.kernel(launch.entry())?;
+    fn prepare(&self, launch: &Launch<'_>, turn: &Turn<'_>) -> Result<(Arc<Kernel>, Arguments)> {
+        let kernel = self.kernel(launch.entry(), turn)?;
         launch.check_geometry(kernel.entry, self.backend().shared_limit())?;
         let arguments = launch.pack(&kernel.signature)?;
         Ok((kernel, arguments))
     }
 
-    fn kernel(&self, entry: &'static str) -> Result<Arc<Kernel>> {
+    /// A kernel, which is loaded at its first use. The turn comes first: nobody waits for one while the table is locked.
+    fn kernel(&self, entry: &'static str, turn: &Turn<'_>) -> Result<Arc<Kernel>> {
         let mut kernels = self.shared.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels.get(entry) {
             return Ok(kernel.clone());
+        }
+        if turn.captures() {
+            return Err(Error::launch(entry, "it cannot be loaded during a capture: record the plan of the pass on this GPU"));
         }
         let capability = self.backend().capability();
         let Some(choice) = kernels::choose(entry, (capability.major, capability.minor)) else {
@@ -193,6 +273,7 @@ impl Gpu {
 
     /// Marks this point of the queue.
     pub(super) fn record(&self) -> Result<Event> {
+        let _turn = self.outside_capture("record an event")?;
         Ok(Event { handle: self.backend().record()?, gpu: self.clone() })
     }
 }
@@ -239,7 +320,7 @@ impl DeviceMemory {
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.gpu.backend().free(self.address);
+            self.gpu.discard(Garbage::Memory(self.address));
         }
     }
 }
@@ -275,21 +356,12 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Captures the launches, copies and fills of `work`, which are not done. What `work` returns is kept alive.
+    /// Captures the launches, copies and fills of `work`, which are not done. What `work` returns is kept alive. Other threads wait with
+    /// theirs meanwhile; what `work` frees is freed afterwards.
     pub(super) fn capture(gpu: &Gpu, work: impl FnOnce() -> Result<Vec<Arc<DeviceMemory>>>) -> Result<Graph> {
-        gpu.backend().begin_capture()?;
-        let result = work();
-        let handle = gpu.backend().end_capture();
-        match (result, handle) {
-            (Ok(memory), Ok(handle)) => Ok(Graph { gpu: gpu.clone(), handle, _memory: memory }),
-            (Ok(_), Err(error)) => Err(error),
-            (Err(error), handle) => {
-                if let Ok(handle) = handle {
-                    gpu.backend().drop_graph(handle);
-                }
-                Err(error)
-            }
-        }
+        let capture = Capture::begin(gpu)?;
+        let memory = work()?;
+        Ok(Graph { gpu: gpu.clone(), handle: capture.end()?, _memory: memory })
     }
 
     /// Puts the pass into the queue, and does not wait for it.
@@ -297,6 +369,7 @@ impl Graph {
     /// # Errors
     /// [`Error::Device`] if the driver refuses; [`Error::Launch`] for faults that the simulator finds.
     pub fn replay(&self) -> Result<()> {
+        let _turn = self.gpu.outside_capture("replay a graph")?;
         self.gpu.backend().replay(self.handle)
     }
 
@@ -315,6 +388,43 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        self.gpu.backend().drop_graph(self.handle);
+        self.gpu.discard(Garbage::Graph(self.handle));
+    }
+}
+
+/// A capture that goes on. Dropping it ends it, so that neither an error nor a panic leaves the queue in it.
+struct Capture<'g> {
+    gpu: &'g Gpu,
+    /// The driver captures.
+    begun: bool,
+}
+
+impl<'g> Capture<'g> {
+    fn begin(gpu: &'g Gpu) -> Result<Capture<'g>> {
+        if !gpu.shared.captures.begin() {
+            return Err(gpu.refuse("capture", "this thread captures a pass already"));
+        }
+        let mut capture = Capture { gpu, begun: false };
+        gpu.backend().begin_capture()?;
+        capture.begun = true;
+        Ok(capture)
+    }
+
+    fn end(mut self) -> Result<GraphHandle> {
+        self.begun = false;
+        self.gpu.backend().end_capture()
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        let (gpu, captures) = (self.gpu, &self.gpu.shared.captures);
+        if self.begun
+            && let Ok(graph) = gpu.backend().end_capture()
+        {
+            gpu.backend().drop_graph(graph);
+        }
+        captures.take_garbage().into_iter().for_each(|garbage| gpu.discard_now(garbage));
+        captures.end();
     }
 }

@@ -85,8 +85,10 @@ const MOST_TENSORS: usize = 12;
 pub(super) const MOST_BYTES: usize = 512;
 
 /// A launch in the making: arguments in the order of the kernel, outputs, inputs, then one [`Params`].
+///
+/// It borrows them: memory of a tensor that died would be that of another one by the time of the launch.
 #[must_use = "a launch does nothing until it is enqueued"]
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Launch<'a> {
     entry: &'static str,
     /// Element type of tensors for which no other is named.
@@ -123,22 +125,40 @@ impl<'a> Launch<'a> {
     }
 
     /// The next argument: a tensor that the kernel writes all of.
-    pub fn output(self, tensor: &mut Tensor<'_>) -> Launch<'a> {
-        self.output_of(self.dtype, tensor)
+    ///
+    /// # Panics
+    /// If it is a view of a [`crate::device::Buffer`].
+    pub fn output(self, tensor: &'a mut Tensor<'_>) -> Launch<'a> {
+        let dtype = self.dtype;
+        self.output_of(dtype, tensor)
     }
 
     /// As [`Launch::output`], where the kernel writes elements of another type.
-    pub fn output_of(self, dtype: DType, tensor: &mut Tensor<'_>) -> Launch<'a> {
+    ///
+    /// # Panics
+    /// As [`Launch::output`].
+    pub fn output_of(self, dtype: DType, tensor: &'a mut Tensor<'_>) -> Launch<'a> {
+        tensor.assert_writable();
         self.input_of(dtype, tensor)
     }
 
+    /// The next two arguments, an output and an input: a tensor whose elements the kernel reads and replaces.
+    ///
+    /// # Panics
+    /// As [`Launch::output`].
+    pub fn in_place(self, tensor: &'a mut Tensor<'_>) -> Launch<'a> {
+        tensor.assert_writable();
+        self.input(tensor).input(tensor)
+    }
+
     /// The next argument: a tensor that the kernel reads.
-    pub fn input(self, tensor: &Tensor<'_>) -> Launch<'a> {
-        self.input_of(self.dtype, tensor)
+    pub fn input(self, tensor: &'a Tensor<'_>) -> Launch<'a> {
+        let dtype = self.dtype;
+        self.input_of(dtype, tensor)
     }
 
     /// As [`Launch::input`], where the kernel reads elements of another type.
-    pub fn input_of(mut self, dtype: DType, tensor: &Tensor<'_>) -> Launch<'a> {
+    pub fn input_of(mut self, dtype: DType, tensor: &'a Tensor<'_>) -> Launch<'a> {
         if tensor.dtype() != dtype {
             self.misfit.get_or_insert((self.tensors, dtype, tensor.dtype()));
         }
@@ -146,21 +166,27 @@ impl<'a> Launch<'a> {
     }
 
     /// As [`Launch::input`], from element `start` of the tensor on.
-    pub fn input_from(self, tensor: &Tensor<'_>, start: usize) -> Launch<'a> {
+    ///
+    /// # Panics
+    /// If it has no such element.
+    pub fn input_from(self, tensor: &'a Tensor<'_>, start: usize) -> Launch<'a> {
+        assert!(start < tensor.shape().len(), "element {start} of {tensor:?}");
+        let place = self.tensors;
         let mut launch = self.input(tensor);
-        if let Some(address) = launch.addresses.get_mut(self.tensors).filter(|address| **address != 0) {
+        if let Some(address) = launch.addresses.get_mut(place).filter(|address| **address != 0) {
             *address += (start * tensor.dtype().size()) as u64;
         }
         launch
     }
 
     /// The next argument: a tensor that the kernel reads, or a null pointer.
-    pub fn optional(self, tensor: Option<&Tensor<'_>>) -> Launch<'a> {
-        self.optional_of(self.dtype, tensor)
+    pub fn optional(self, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
+        let dtype = self.dtype;
+        self.optional_of(dtype, tensor)
     }
 
     /// As [`Launch::optional`], where the kernel reads elements of another type.
-    pub fn optional_of(self, dtype: DType, tensor: Option<&Tensor<'_>>) -> Launch<'a> {
+    pub fn optional_of(self, dtype: DType, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
         match tensor {
             Some(tensor) => self.input_of(dtype, tensor),
             None => self.argument(0),

@@ -13,6 +13,7 @@
 mod arena;
 mod backend;
 mod buffer;
+mod capture;
 mod choice;
 mod convert;
 pub mod cpu;

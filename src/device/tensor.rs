@@ -91,9 +91,15 @@ impl<'e> Tensor<'e> {
     /// # Panics
     /// While recording, on a GPU, if the element type is another, or for a view of a [`Buffer`].
     pub fn f32_mut(&mut self) -> &mut [f32] {
-        assert!(self.id.is_some(), "views of buffers are read-only");
+        self.assert_writable();
         // SAFETY: as in `f32`, and borrowed exclusively with self.
         unsafe { std::slice::from_raw_parts_mut(self.host().cast(), self.shape.len()) }
+    }
+
+    /// # Panics
+    /// For a view of a [`Buffer`].
+    pub(super) fn assert_writable(&self) {
+        assert!(self.id.is_some(), "views of buffers are read-only");
     }
 
     /// The memory of an f32 tensor on the CPU.
@@ -163,8 +169,8 @@ impl<'e> Tensor<'e> {
             }
             Device::Gpu(gpu) => match self.place {
                 Place::Device(address) if self.bytes() > 0 => {
-                    assert!(self.id.is_some(), "views of buffers are read-only");
-                    gpu.backend().fill(address, byte, self.bytes())
+                    self.assert_writable();
+                    gpu.fill(address, byte, self.bytes())
                 }
                 _ => Ok(()),
             },
@@ -176,7 +182,7 @@ impl<'e> Tensor<'e> {
         if !self.exec.is_running() {
             return Ok(None);
         }
-        assert!(self.id.is_some(), "views of buffers are read-only");
+        self.assert_writable();
         assert_eq!(count, self.shape.len(), "elements for {self:?}");
         self.exec.check_transfer()?;
         Ok((count > 0).then(|| self.address()))
@@ -192,7 +198,7 @@ impl<'e> Tensor<'e> {
     /// If the elements are not there, the element types differ, or this is not on a GPU.
     pub fn copy_part(&mut self, start: usize, from: &Tensor<'_>, from_start: usize, len: usize) -> Result<()> {
         let fits = |tensor: &Tensor<'_>, start: usize| start.checked_add(len).is_some_and(|end| end <= tensor.shape.len());
-        assert!(self.id.is_some(), "views of buffers are read-only");
+        self.assert_writable();
         assert!(
             fits(self, start) && fits(from, from_start) && self.dtype == from.dtype,
             "{len} elements at {from_start} of {from:?} to {start} of {self:?}"
@@ -202,7 +208,7 @@ impl<'e> Tensor<'e> {
             return Ok(());
         }
         let place = |tensor: &Tensor<'_>, start: usize| tensor.address() + (start * tensor.dtype.size()) as u64;
-        gpu.backend().copy(place(self, start), place(from, from_start), len * self.dtype.size())
+        gpu.copy(place(self, start), place(from, from_start), len * self.dtype.size())
     }
 
     /// Copies the values out, as f32. Nothing happens while recording. On a GPU this waits for all work before.
@@ -260,7 +266,7 @@ impl<'e> Tensor<'e> {
             Device::Gpu(gpu) => {
                 let to = self.exec.view_part(out, start, self.shape).address();
                 if len > 0 {
-                    gpu.backend().copy(to, self.address(), self.bytes())?;
+                    gpu.copy(to, self.address(), self.bytes())?;
                 }
             }
         }

@@ -7,8 +7,10 @@ use crate::ops::conv::{Conv2d, Padding};
 use crate::ops::elementwise::{add, repeat_batch, select_positions, timestep_embedding};
 use crate::ops::testing::gpus;
 use crate::tensor::{HostTensor, Shape};
-use std::sync::Mutex;
-use std::time::Instant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Quarters of small integers: exact in f16 and in bf16, and so are their sums.
 fn quarters(seed: usize, len: usize) -> Vec<f32> {
@@ -141,6 +143,76 @@ fn a_captured_pass_exchanges_nothing_with_the_host() {
     assert!(matches!(error, Err(Error::Usage { .. })));
 }
 
+/// What another thread does meanwhile is done, and is no part of the graph.
+#[test]
+fn captures_keep_other_threads_out() {
+    for device in gpus() {
+        let (x, y) = (quarters(7, 100), quarters(8, 100));
+        let mut total = Buffer::from_f32(&device, [100], device.storage(), &x).unwrap();
+        let mut spare = Some(Buffer::try_zeros(&device, [100], device.storage()).unwrap());
+        let (start, started) = mpsc::channel();
+        let mut pass = |exec: &Exec<'_>| {
+            if exec.is_running() {
+                start.send(()).unwrap();
+                thread::sleep(Duration::from_millis(100));
+                drop(spare.take());
+            }
+            let twice = add(exec, &exec.view(&total), &exec.view(&total))?;
+            twice.store(&mut total)
+        };
+        let plan = Plan::record(&device, &mut pass).unwrap();
+        let graph = thread::scope(|scope| {
+            let (device, y) = (&device, &y);
+            let other = scope.spawn(move || {
+                started.recv().unwrap();
+                let y = Buffer::from_f32(device, [100], device.storage(), y).unwrap();
+                Arena::new().run_once(device, |exec| read(&add(exec, &exec.view(&y), &exec.view(&y))?)).unwrap()
+            });
+            let graph = Arena::new().capture(device, &plan, &mut pass).unwrap();
+            assert_eq!(other.join().unwrap(), y.iter().map(|y| 2.0 * y).collect::<Vec<_>>());
+            graph
+        });
+        graph.replay().unwrap();
+        let now = Arena::new().run_once(&device, |exec| read(&exec.view(&total))).unwrap();
+        assert_eq!(now, x.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_capturing_thread_waits_for_nothing() {
+    let device = &gpus()[0];
+    let Device::Gpu(gpu) = device else { panic!() };
+    let plan = Plan::record(device, |_| Ok(())).unwrap();
+    let graph = Arena::new().capture(device, &plan, |_| Ok(())).unwrap();
+    let refuse = |action: &str, pass: &(dyn Fn() -> Result<()> + Sync)| {
+        let error = Arena::new().capture(device, &plan, |_| pass()).unwrap_err().to_string();
+        assert!(error.contains(action) && error.contains("this thread captures a pass"), "{error}");
+    };
+    refuse("finish", &|| gpu.synchronize());
+    refuse("replay", &|| graph.replay());
+    refuse("take values", &|| Buffer::from_f32(device, [1], DType::F16, &[1.0]).map(drop));
+    refuse("capture", &|| Arena::new().capture(device, &plan, |_| Ok(())).map(drop));
+    // Nor is a kernel loaded, which is checked while recording.
+    let record = || {
+        Plan::record(device, |exec| {
+            let x = exec.input([1], &[1.0])?;
+            add(exec, &x, &x).map(drop)
+        })
+    };
+    let error = Arena::new().capture(device, &plan, |_| record().map(drop)).unwrap_err().to_string();
+    assert!(error.contains("add_forward") && error.contains("during a capture"), "{error}");
+}
+
+#[test]
+fn a_panic_ends_its_capture() {
+    for device in &gpus() {
+        let plan = Plan::record(device, |_| Ok(())).unwrap();
+        let panicking = || Arena::new().capture(device, &plan, |_| panic!("as asked")).map(drop);
+        assert!(catch_unwind(AssertUnwindSafe(panicking)).is_err());
+        Arena::new().capture(device, &plan, |_| Ok(())).unwrap().replay().unwrap();
+    }
+}
+
 /// What was never written is not read, neither by a kernel nor by the host; nor what was written before the tensor was born.
 #[test]
 fn undefined_values_are_found() {
@@ -173,6 +245,29 @@ fn misfits_are_refused_while_recording() {
     refuse(entries!("add_forward"), DType::F32, "argument 1 is a tensor of f32, but the kernel takes f16");
     refuse(entries!("add_forward"), DType::F16, "argument 3 is a tensor, but the kernel takes a struct of 8 bytes");
     refuse(entries!("mul_forward"), DType::F16, "no such kernel for sm_");
+}
+
+#[test]
+#[should_panic(expected = "read-only")]
+fn kernels_do_not_write_to_views() {
+    let device = &gpus()[0];
+    let buffer = Buffer::try_zeros(device, [4], DType::F16).unwrap();
+    let record = |exec: &Exec<'_>| {
+        let mut view = exec.view(&buffer);
+        Launch::new(&entries!("add_forward"), DType::F16, [1; 3], [256, 1, 1]).map(|launch| drop(launch.output(&mut view)))
+    };
+    _ = Plan::record(device, record);
+}
+
+#[test]
+#[should_panic(expected = "element 4 of")]
+fn kernels_start_inside_of_tensors() {
+    let device = &gpus()[0];
+    let record = |exec: &Exec<'_>| {
+        let x = exec.alloc([4], DType::F16)?;
+        Launch::new(&entries!("add_forward"), DType::F16, [1; 3], [256, 1, 1]).map(|launch| drop(launch.input_from(&x, 4)))
+    };
+    _ = Plan::record(device, record);
 }
 
 /// The list is what it says: these fail, before anything runs, and with a way out.

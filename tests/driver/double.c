@@ -67,6 +67,8 @@ typedef struct Op {
 
 static Op queue[MOST], captured[MOST];
 static int queued, capturing, kept;
+static unsigned most_shared;  // bytes that a launch asked for
+static Object** capturer;  // the `current` of the thread that captures
 static uint64_t now;
 
 // Finite numbers.
@@ -107,7 +109,7 @@ static void run_until(Object* event) {
 }
 
 static CUresult submit(Op op, Object* stream) {
-    CHECK(current && is(stream, STREAM));
+    CHECK(current && is(stream, STREAM) && (!capturing || capturer == &current));
     Op* list = capturing ? captured : queue;
     int* count = capturing ? &kept : &queued;
     CHECK(*count < MOST);
@@ -171,6 +173,7 @@ CUresult cuDevicePrimaryCtxRelease_v2(int device) {
         CHECK(objects[i].kind == NONE || objects[i].kind == CONTEXT || objects[i].kind == FUNCTION);
     }
     the_context->kind = NONE, the_context = NULL;
+    fprintf(stderr, "driver double: at most %u bytes of shared memory\n", most_shared);
     fprintf(stderr, "driver double: all is given back\n");
     return OK;
 }
@@ -257,11 +260,13 @@ CUresult cuEventCreate(Object** event, unsigned flags) {
 }
 CUresult cuEventRecord(Object* event, Object* stream) {
     CHECK(is(event, EVENT) && !capturing);
+    MAYBE_FAIL(INVALID);
     event->recorded = 1, event->done = 0;
     return submit((Op){MARK, .event = event}, stream);
 }
 CUresult cuEventSynchronize(Object* event) {
     CHECK(current && is(event, EVENT));
+    if (queued && event->recorded) MAYBE_FAIL((queued = 0, 719));
     if (event->recorded) run_until(event);
     return OK;
 }
@@ -276,10 +281,10 @@ CUresult cuEventDestroy_v2(Object* event) {
 }
 CUresult cuStreamBeginCapture_v2(Object* stream, int mode) {
     CHECK(current && is(stream, STREAM) && mode == 1 && !capturing);  // THREAD_LOCAL
-    return capturing = 1, kept = 0, OK;
+    return capturing = 1, kept = 0, capturer = &current, OK;
 }
 CUresult cuStreamEndCapture(Object* stream, Object** graph) {
-    CHECK(current && is(stream, STREAM) && capturing);
+    CHECK(current && is(stream, STREAM) && capturing && capturer == &current);
     capturing = 0;
     *graph = make(GRAPH);
     (*graph)->work = memcpy(malloc(sizeof captured), captured, sizeof captured), (*graph)->count = kept;
@@ -334,7 +339,7 @@ CUresult cuModuleGetFunction(Object** function, Object* module, const char* name
     return OK;
 }
 CUresult cuFuncSetAttribute(Object* function, int attribute, int value) {
-    CHECK(current && is(function, FUNCTION) && attribute == 8);  // MAX_DYNAMIC_SHARED_SIZE_BYTES
+    CHECK(current && is(function, FUNCTION) && attribute == 8 && value <= 163 * 1024);  // MAX_DYNAMIC_SHARED_SIZE_BYTES
     return function->shared = value, OK;
 }
 CUresult cuLaunchKernel(Object* function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared,
@@ -342,6 +347,7 @@ CUresult cuLaunchKernel(Object* function, unsigned x, unsigned y, unsigned z, un
     CHECK(is(function, FUNCTION) && x && y && z && bx && by && bz && params && !extra);
     MAYBE_FAIL(700);
     if ((int)shared > function->shared) return INVALID;
+    if (shared > most_shared) most_shared = shared;
     if (strcmp(function->name, "add_forward_f16")) return submit((Op){.kind = NOTHING}, stream);
     CHECK(bx == 256 && by == 1 && bz == 1 && y == 1 && z == 1);
     return submit((Op){ADD, .to = *(uint64_t*)params[0], .from = *(uint64_t*)params[1], .other = *(uint64_t*)params[2],

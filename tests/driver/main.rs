@@ -2,9 +2,13 @@
 //! of handles, memory, contexts and order, and puts work off as long as it may; what a card computes, it does not show.
 #![cfg(target_os = "linux")]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
 use syntic::bench::Kernels;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 use syntic::device::{Arena, Buffer, Device, Exec, Gpu, Plan, Precision, Tensor};
 use syntic::ops::elementwise::add;
 use syntic::ops::gemm::{Activation, Linear, linear};
@@ -28,10 +32,11 @@ fn double() -> tempfile::TempDir {
 }
 
 /// Runs `body` of the test `name` in a process of its own, whose driver is the double with these settings, and which must give back all
-/// that it took.
-fn with_driver(name: &str, settings: &[(&str, &str)], body: impl Fn()) {
+/// that it took. Returns what that process printed, unless this is it.
+fn with_driver(name: &str, settings: &[(&str, &str)], body: impl Fn()) -> Option<String> {
     if std::env::var_os(INSIDE).is_some() {
-        return body();
+        body();
+        return None;
     }
     let folder = double();
     let output = Command::new(std::env::current_exe().unwrap())
@@ -44,6 +49,7 @@ fn with_driver(name: &str, settings: &[(&str, &str)], body: impl Fn()) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert!(text.contains("driver double: all is given back"), "{text}");
+    Some(text)
 }
 
 fn card() -> Device {
@@ -122,6 +128,53 @@ fn kernels_are_checked_and_timed() {
     });
 }
 
+/// The double ends the process if another thread uses the stream meanwhile, or if memory is freed.
+#[test]
+fn captures_keep_other_threads_out() {
+    with_driver("captures_keep_other_threads_out", &[], || {
+        let (device, x) = (card(), quarters(7, 100));
+        let mut total = Buffer::from_f32(&device, [100], DType::F16, &x).unwrap();
+        let mut spare = Some(Buffer::try_zeros(&device, [100], DType::F16).unwrap());
+        let (start, started) = mpsc::channel();
+        let mut pass = |exec: &Exec<'_>| {
+            if exec.is_running() {
+                start.send(()).unwrap();
+                thread::sleep(Duration::from_millis(100));
+                drop(spare.take());
+            }
+            let twice = add(exec, &exec.view(&total), &exec.view(&total))?;
+            twice.store(&mut total)
+        };
+        let plan = Plan::record(&device, &mut pass).unwrap();
+        let graph = thread::scope(|scope| {
+            let (device, x) = (&device, &x);
+            let other = scope.spawn(move || {
+                started.recv().unwrap();
+                let x = Buffer::from_f32(device, [100], DType::F16, x).unwrap();
+                Arena::new().run_once(device, |exec| read(&add(exec, &exec.view(&x), &exec.view(&x))?)).unwrap()
+            });
+            let graph = Arena::new().capture(device, &plan, &mut pass).unwrap();
+            // The double is not made for several threads at once.
+            assert_eq!(other.join().unwrap(), x.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+            graph
+        });
+        graph.replay().unwrap();
+        let now = Arena::new().run_once(&device, |exec| read(&exec.view(&total))).unwrap();
+        assert_eq!(now, x.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_panic_ends_its_capture() {
+    with_driver("a_panic_ends_its_capture", &[], || {
+        let device = card();
+        let plan = Plan::record(&device, |_| Ok(())).unwrap();
+        let panicking = || Arena::new().capture(&device, &plan, |_| panic!("as asked")).map(drop);
+        assert!(catch_unwind(AssertUnwindSafe(panicking)).is_err());
+        add_once(&device).unwrap();
+    });
+}
+
 fn plan_of_input(device: &Device) -> Plan {
     Plan::record(device, |exec| exec.input([4], &[0.0; 4]).map(drop)).unwrap()
 }
@@ -129,7 +182,7 @@ fn plan_of_input(device: &Device) -> Plan {
 /// Kernels with more than 48 KiB of shared memory, and weights of two tensors.
 #[test]
 fn shared_memory_is_asked_for() {
-    with_driver("shared_memory_is_asked_for", &[], || {
+    let printed = with_driver("shared_memory_is_asked_for", &[], || {
         let device = card();
         let values = quarters(1, 160 * 64);
         let part = || HostTensor {
@@ -144,6 +197,11 @@ fn shared_memory_is_asked_for() {
             .run_once(&device, |exec| linear(exec, &layer, &exec.input([8192, 64], &x)?, Activation::None, None).map(drop))
             .unwrap();
     });
+    if let Some(text) = printed {
+        let most =
+            text.lines().find_map(|line| line.strip_prefix("driver double: at most ")?.strip_suffix(" bytes of shared memory"));
+        assert!(most.unwrap().parse::<u32>().unwrap() > 48 << 10, "{text}");
+    }
 }
 
 #[test]
@@ -151,7 +209,7 @@ fn threads_share_a_card() {
     with_driver("threads_share_a_card", &[], || {
         let device = card();
         let x = quarters(3, 10_000);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..4 {
                 // One after the other: the double is not made for several threads at once, only for several threads.
                 let result = scope.spawn(|| Arena::new().run_once(&device, |exec| read(&exec.input([10_000], &x)?)).unwrap());
@@ -213,6 +271,29 @@ fn kernels_that_fail_later_are_reported_where_they_are_waited_for() {
     let name = "kernels_that_fail_later_are_reported_where_they_are_waited_for";
     with_driver(name, &[("DOUBLE_FAIL", "cuStreamSynchronize")], || {
         expect(add_once(&card()), &["cuda:0 cannot finish", "CUDA_ERROR_719", "CUDA_LAUNCH_BLOCKING=1"]);
+    });
+}
+
+#[test]
+fn kernels_that_fail_before_a_download_are_reported_there() {
+    let name = "kernels_that_fail_before_a_download_are_reported_there";
+    with_driver(name, &[("DOUBLE_FAIL", "cuEventSynchronize")], || {
+        let result = Arena::new().run_once(&card(), |exec| {
+            let x = exec.alloc([3], DType::F16)?;
+            read(&x).map(drop)
+        });
+        expect(result, &["cuda:0 cannot give values to the host", "CUDA_ERROR_719", "CUDA_LAUNCH_BLOCKING=1"]);
+    });
+}
+
+/// No event is left: the double would say so.
+#[test]
+fn events_that_are_not_recorded_are_destroyed() {
+    with_driver("events_that_are_not_recorded_are_destroyed", &[("DOUBLE_FAIL", "cuEventRecord")], || {
+        let device = card();
+        let plan = Plan::record(&device, |_| Ok(())).unwrap();
+        let graph = Arena::new().capture(&device, &plan, |_| Ok(())).unwrap();
+        expect(graph.time().map(drop), &["cuda:0 cannot record an event", "CUDA_ERROR_1 "]);
     });
 }
 

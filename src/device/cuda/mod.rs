@@ -55,11 +55,22 @@ fn driver_error(error: result::DriverError) -> impl fmt::Display {
 /// Says what failed.
 trait Failure<T> {
     fn failed(self, cuda: &Cuda, action: &str) -> Result<T>;
+
+    /// As [`Failure::failed`], where the queue is waited for: the error may be that of any work in it.
+    fn failed_late(self, cuda: &Cuda, action: &str) -> Result<T>;
 }
 
 impl<T> Failure<T> for std::result::Result<T, result::DriverError> {
     fn failed(self, cuda: &Cuda, action: &str) -> Result<T> {
         self.map_err(|e| probe::failed(&format!("cuda:{}", cuda.index), action, e))
+    }
+
+    fn failed_late(self, cuda: &Cuda, action: &str) -> Result<T> {
+        self.map_err(|e| Error::Device {
+            device: format!("cuda:{}", cuda.index),
+            action: action.into(),
+            message: format!("{}; with CUDA_LAUNCH_BLOCKING=1 the error names the kernel", driver_error(e)),
+        })
     }
 }
 
@@ -211,7 +222,7 @@ impl Backend for Cuda {
         if signature.params.len() > MOST_PARAMS {
             return Err(Error::launch(choice.entry.name, format!("{} parameters", signature.params.len())));
         }
-        lock(&self.modules).load(choice, signature)
+        lock(&self.modules).load(choice, signature, self.shared_limit)
     }
 
     fn launch(&self, kernel: KernelHandle, geometry: Geometry, arguments: &[u8]) -> Result<()> {
@@ -220,7 +231,6 @@ impl Backend for Cuda {
             return Err(Error::Internal { op: "cuda", message: format!("{kernel:?} was not loaded") });
         };
         let fail = |e| Error::launch(function.entry, format!("{} ({geometry})", driver_error(e)));
-        function.allow_shared(geometry.shared).map_err(fail)?;
         let Function { raw, offsets, .. } = &*function;
         let mut params = [null_mut::<c_void>(); MOST_PARAMS];
         for (param, &offset) in params.iter_mut().zip(offsets) {
@@ -241,19 +251,18 @@ impl Backend for Cuda {
     fn synchronize(&self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream lives as long as self.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(|e| Error::Device {
-            device: format!("cuda:{}", self.index),
-            action: "finish".into(),
-            message: format!("{}; with CUDA_LAUNCH_BLOCKING=1 the error names the kernel", driver_error(e)),
-        })
+        unsafe { result::stream::synchronize(self.stream) }.failed_late(self, "finish")
     }
 
     fn record(&self) -> Result<EventHandle> {
         self.bind()?;
         let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).failed(self, "make an event")?;
+        let handle = EventHandle(event as u64);
         // SAFETY: both live.
-        unsafe { result::event::record(event, self.stream) }.failed(self, "record an event")?;
-        Ok(EventHandle(event as u64))
+        unsafe { result::event::record(event, self.stream) }
+            .failed(self, "record an event")
+            .inspect_err(|_| self.drop_event(handle))?;
+        Ok(handle)
     }
 
     fn elapsed(&self, from: EventHandle, to: EventHandle) -> Result<Duration> {

@@ -11,10 +11,6 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Shared memory that a block gets unasked, its own included.
-const UNASKED: u32 = 48 << 10;
 
 /// Room for what the driver's compiler has to say.
 const LOG: usize = 8 << 10;
@@ -25,21 +21,6 @@ pub(super) struct Function {
     pub raw: sys::CUfunction,
     /// Where its parameters lie in a parameter block.
     pub offsets: Vec<usize>,
-    /// Dynamic shared memory that its launches may have so far.
-    allowed: AtomicU32,
-}
-
-impl Function {
-    /// Asks the driver for `bytes` of dynamic shared memory, if that is more than it gives unasked; the context is bound.
-    pub fn allow_shared(&self, bytes: u32) -> std::result::Result<(), result::DriverError> {
-        if bytes > self.allowed.load(Ordering::Relaxed) {
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded for good.
-            unsafe { result::function::set_function_attribute(self.raw, attribute, bytes as i32)? };
-            self.allowed.fetch_max(bytes, Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }
 
 // SAFETY: a handle of the driver, usable on any thread whose context is bound.
@@ -56,8 +37,9 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Loads the file of a kernel, if it is not loaded yet, and the kernel; the context is bound.
-    pub fn load(&mut self, choice: &Choice, signature: &Signature) -> Result<KernelHandle> {
+    /// Loads the file of a kernel, if it is not loaded yet, and the kernel; the context is bound. Its blocks may have `shared_limit` bytes
+    /// of shared memory: without being asked, the driver gives 48 KiB.
+    pub fn load(&mut self, choice: &Choice, signature: &Signature, shared_limit: u32) -> Result<KernelHandle> {
         let (file, entry) = (choice.file, choice.entry);
         let fail = |e| Error::launch(entry.name, format!("{} cannot be loaded: {}", file.name, driver_error(e)));
         let module = match self.modules.get(&(file.name, file.arch)) {
@@ -74,11 +56,14 @@ impl Modules {
         let name = CString::new(entry.name).map_err(|e| Error::launch(entry.name, e.to_string()))?;
         // SAFETY: the module is loaded for good.
         let raw = unsafe { result::module::get_function(module, name) }.map_err(fail)?;
+        let dynamic = shared_limit.saturating_sub(entry.static_shared) as i32;
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is loaded for good.
+        unsafe { result::function::set_function_attribute(raw, attribute, dynamic) }.map_err(fail)?;
         self.functions.push(Arc::new(Function {
             entry: entry.name,
             raw,
             offsets: signature.params.iter().map(|param| param.offset).collect(),
-            allowed: AtomicU32::new(UNASKED.saturating_sub(entry.static_shared)),
         }));
         Ok(KernelHandle(self.functions.len() as u64 - 1))
     }

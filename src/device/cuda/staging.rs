@@ -97,7 +97,7 @@ impl Staging {
         const ACTION: &str = "take values from the host";
         for i in 0..bytes.div_ceil(HALF) {
             let ((offset, len), half) = (piece(bytes, i), &mut self.halves[i % 2]);
-            half.wait().failed(cuda, ACTION)?;
+            half.wait().failed_late(cuda, ACTION)?;
             let values = half.bytes(len);
             fill(offset, values);
             // SAFETY: the caller owns `to` and what follows; the half is not touched before its event has passed.
@@ -114,14 +114,14 @@ impl Staging {
         for i in 0..=pieces {
             if i < pieces {
                 let ((offset, len), half) = (piece(bytes, i), &mut self.halves[i % 2]);
-                half.wait().failed(cuda, ACTION)?;
+                half.wait().failed_late(cuda, ACTION)?;
                 // SAFETY: as in `upload`; the piece that lay here before was taken in the last turn.
                 unsafe { result::memcpy_dtoh_async(half.bytes(len), from + offset as u64, cuda.stream) }.failed(cuda, ACTION)?;
                 half.queued(cuda.stream).failed(cuda, ACTION)?;
             }
             if i > 0 {
                 let ((offset, len), half) = (piece(bytes, i - 1), &mut self.halves[(i - 1) % 2]);
-                half.wait().failed(cuda, ACTION)?;
+                half.wait().failed_late(cuda, ACTION)?;
                 take(offset, half.bytes(len));
             }
         }

@@ -76,7 +76,7 @@ pub(crate) fn add(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, y: &Tensor<'_>, ou
 /// out += x
 pub(crate) fn add_to(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
-    exec.enqueue(map(gpu, &ADD, count, out)?.output(out).input(out).input(x).params(&AddParams { count: count as u64 }))
+    exec.enqueue(map(gpu, &ADD, count, out)?.in_place(out).input(x).params(&AddParams { count: count as u64 }))
 }
 
 /// out = activation(x)

@@ -126,9 +126,10 @@ pub(super) fn product(
         activation: activation_number(activation),
     };
     let tiles = size("tiles", tiling.tiles([m, n]), MOST)?;
+    let [weight, bias] = [exec.view(weight), exec.view(bias)];
     let launch = Launch::new(&tiling.entries, out.dtype(), [tiles, 1, 1], [128, 1, 1])?;
-    let launch = launch.shared(tiling.shared).output(out).input(x).input(&exec.view(weight));
-    exec.enqueue(launch.input_of(DType::F32, &exec.view(bias)).optional(residual).params(&params))
+    let launch = launch.shared(tiling.shared).output(out).input(x).input(&weight);
+    exec.enqueue(launch.input_of(DType::F32, &bias).optional(residual).params(&params))
 }
 
 #[cfg(test)]

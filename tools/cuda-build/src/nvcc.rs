@@ -244,10 +244,12 @@ mod tests {
     #[test]
     fn says_where_it_looked() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let error = Nvcc::find_in(root, None, Some("/nonexistent".into())).unwrap_err().to_string();
         let expected = "no nvcc of CUDA 13.0 or later was found: CUDA_HOME is not set, PATH has no nvcc, .cuda/bin/nvcc (tools/setup-cuda) \
                         is not there; run tools/setup-cuda, then build again";
-        assert_eq!(error, expected);
+        for (cuda_home, path) in [(None, None), (None, Some("/nonexistent")), (Some(""), Some(""))] {
+            let error = Nvcc::find_in(root, cuda_home.map(OsString::from), path.map(OsString::from)).unwrap_err().to_string();
+            assert_eq!(error, expected, "{cuda_home:?} {path:?}");
+        }
         let error = Nvcc::find_in(root, Some("/nonexistent".into()), None).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/bin/nvcc (CUDA_HOME) is not there"), "{error}");
     }
