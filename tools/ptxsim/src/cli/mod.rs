@@ -100,13 +100,13 @@ pub fn run(flags: &Flags) -> Result<bool, String> {
     let launch = Launch { grid: flags.grid, block: flags.block, shared: flags.shared };
     let options = Options { seed: flags.seed, threads: flags.threads.into(), counters: flags.profile, ..Options::default() };
     let report = ptxsim::launch(&kernel, &memory, &launch, &parameters.block, &options).map_err(|error| error.to_string())?;
+    tell(flags, &kernel, &report).map_err(|error| format!("cannot write the report: {error}"))?;
     for (index, file) in dumps {
         let (address, bytes) = parameters.buffers[index].unwrap_or_default();
         let mut out = vec![0; bytes as usize];
         memory.read(address, &mut out).map_err(|error| error.to_string())?;
         std::fs::write(&file, out).map_err(|error| format!("--dump {index}: {}: {error}", file.display()))?;
     }
-    tell(flags, &kernel, &report).map_err(|error| format!("cannot write the report: {error}"))?;
     Ok(report.faults.is_empty())
 }
 

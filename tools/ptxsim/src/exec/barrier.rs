@@ -61,10 +61,6 @@ impl Core<'_> {
         let Arrival { kind, id, threads, aligned } = arrival;
         let pc = warp.fragment().pc;
         if aligned && active != warp.live {
-            if warp.others_ready() {
-                warp.fragment().state = State::Hesitant;
-                return Step::Switch;
-            }
             let missing: Vec<String> = lanes(warp.live & !active).map(|lane| lane.to_string()).collect();
             return self.broken_barrier(
                 warp,
@@ -110,7 +106,7 @@ impl Core<'_> {
         Step::Arrived(id as usize)
     }
 
-    fn broken_barrier(&mut self, warp: &Warp, active: u32, message: String) -> Step {
+    pub(crate) fn broken_barrier(&mut self, warp: &Warp, active: u32, message: String) -> Step {
         let site = warp.fragments[warp.current].pc as u32;
         self.fault(FaultKind::DivergentBarrier, warp, active.trailing_zeros(), site, 0, None, message);
         self.broken = true;

@@ -47,7 +47,8 @@ pub(crate) enum Outcome {
     /// Its time is up.
     Paused,
     /// Every thread that could run repeats itself, and will until another block changes global memory.
-    Stuck,
+    /// With the progress of the grid at which they were found to.
+    Stuck(u64),
 }
 
 /// A block that runs.
@@ -120,8 +121,11 @@ impl<'g> Block<'g> {
             let chosen = ready[(self.core.next_random() % ready.len() as u64) as usize];
             let turn = 1 + self.core.next_random() % LONGEST_TURN;
             self.turn(chosen, turn);
-            if self.core.quiet() > SUSPICIOUS && self.is_stuck() {
-                return Outcome::Stuck;
+            if self.core.quiet() > SUSPICIOUS {
+                let now = self.core.progress();
+                if self.is_stuck(now) {
+                    return Outcome::Stuck(now.0);
+                }
             }
             if self.core.quiet() > HOPELESS {
                 self.report_deadlock("runs on and on while nothing in memory changes");
@@ -176,8 +180,7 @@ impl<'g> Block<'g> {
     }
 
     /// Whether nothing but another block can end the loops in which all threads are.
-    fn is_stuck(&self) -> bool {
-        let now = self.core.progress();
+    fn is_stuck(&self, now: (u64, u64)) -> bool {
         let mut fragments = self.warps.iter().flat_map(|w| &w.fragments).filter(|f| f.state == State::Ready);
         fragments.all(|f| f.spin.repeats(now))
     }
@@ -190,6 +193,9 @@ impl<'g> Block<'g> {
 
     /// Reports the threads that cannot go on, once.
     pub(crate) fn report_deadlock(&mut self, what: &str) {
+        if self.core.grid.is_broken() {
+            return; // others may wait for what a broken block did not do
+        }
         let waiting = |(warp, fragment): (&Warp, &super::warp::Fragment)| {
             (warp.id, fragment.mask.trailing_zeros(), fragment.pc, fragment.state)
         };

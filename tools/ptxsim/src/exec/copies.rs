@@ -8,6 +8,7 @@ use super::access::{Access, Cursor, Location, lanes};
 use super::block::Core;
 use super::warp::Warp;
 use crate::ir::{Address, Guard, LANES, Reg};
+use crate::memory::Tag;
 use crate::syntax::Space;
 
 /// A cp.async that was issued and not waited for.
@@ -23,8 +24,8 @@ pub(crate) struct Copy {
     pub bytes: usize,
     /// Bytes to read; the rest becomes zero.
     pub source_bytes: usize,
-    /// The instruction.
-    pub site: u32,
+    /// Its mark on the bytes that it will write.
+    pub tag: Tag,
 }
 
 /// The copies of a warp's threads.
@@ -36,9 +37,9 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    pub(crate) fn issue(&mut self, lane: u32, to: u64, from: u64, bytes: usize, source_bytes: usize, site: u32) {
+    pub(crate) fn issue(&mut self, lane: u32, to: u64, from: u64, bytes: usize, source_bytes: usize, tag: Tag) {
         let group = self.committed[lane as usize];
-        self.pending.push(Copy { lane, group, to, from, bytes, source_bytes, site });
+        self.pending.push(Copy { lane, group, to, from, bytes, source_bytes, tag });
     }
 
     /// Closes the open group of each active lane, even an empty one.
@@ -91,7 +92,7 @@ impl Core<'_> {
             if let Some((page, offset)) = self.shared.at(to, op.size) {
                 page.shadow.write(offset, n, tag, &warp.clock);
             }
-            warp.copies.issue(lane as u32, to, from, n, source_bytes[lane], site);
+            warp.copies.issue(lane as u32, to, from, n, source_bytes[lane], tag);
         }
     }
 
@@ -124,8 +125,8 @@ impl Core<'_> {
     }
 
     fn land(&mut self, warp: &mut Warp, copy: Copy) {
-        let Copy { lane, to, from, bytes, source_bytes, site, .. } = copy;
-        let access = Access::plain(site, bytes);
+        let Copy { lane, to, from, bytes, source_bytes, tag: issued, .. } = copy;
+        let access = Access::plain(issued.site(), bytes);
         let mut value = [0; 16];
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -135,7 +136,7 @@ impl Core<'_> {
         if let (Some(()), Some((page, offset))) = (read, self.shared.at(to, bytes as u64)) {
             page.data[offset..offset + bytes].copy_from_slice(&value[..bytes]);
             page.mark_written(offset, bytes);
-            page.shadow.write(offset, bytes, tag, &warp.clock);
+            page.shadow.land(offset, bytes, issued, tag);
             self.progressed(true);
         }
     }
@@ -159,11 +160,11 @@ mod tests {
     fn groups_land_oldest_first_and_open_ones_not_at_all() {
         let mut copies = Copies::default();
         for group in 0..3 {
-            copies.issue(0, group * 16, 0, 16, 16, 0);
-            copies.issue(1, group * 16, 0, 16, 16, 0);
+            copies.issue(0, group * 16, 0, 16, 16, Tag::default());
+            copies.issue(1, group * 16, 0, 16, 16, Tag::default());
             copies.commit(0b11);
         }
-        copies.issue(0, 99, 0, 16, 16, 0);
+        copies.issue(0, 99, 0, 16, 16, Tag::default());
         let landed = |copies: &mut Copies, active, newest| copies.wait(active, newest).iter().map(|c| c.to).collect::<Vec<_>>();
         assert_eq!(landed(&mut copies, 0b01, Some(2)), [0]);
         assert_eq!(landed(&mut copies, 0b01, Some(0)), [16, 32]);

@@ -53,6 +53,8 @@ pub(crate) struct Grid<'a> {
     faults: Faults,
     progress: AtomicU64,
     stop: AtomicBool,
+    /// A block ended by a fault of its own.
+    broken: AtomicBool,
 }
 
 impl Grid<'_> {
@@ -76,6 +78,10 @@ impl Grid<'_> {
 
     pub(crate) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -118,6 +124,7 @@ pub(crate) fn run(
         faults: Faults::default(),
         progress: AtomicU64::new(1),
         stop: AtomicBool::new(false),
+        broken: AtomicBool::new(false),
     };
     let queue = Mutex::new(Queue { counts: vec![SiteCounts::default(); program.insts.len()], ..Queue::default() });
     let changed = Condvar::new();
@@ -246,11 +253,11 @@ fn work<'g>(grid: &'g Grid<'g>, queue: &Mutex<Queue<'g>>, changed: &Condvar) {
             block
         };
         let outcome = block.run(SLICE);
-        let now = grid.progress();
         guard = queue.lock().unwrap_or_else(PoisonError::into_inner);
         guard.running -= 1;
         match outcome {
             Outcome::Done => {
+                grid.broken.fetch_or(block.core.broken, Ordering::Relaxed);
                 for (sum, counts) in guard.counts.iter_mut().zip(&block.core.counts) {
                     sum.warps += counts.warps;
                     sum.lanes += counts.lanes;
@@ -261,7 +268,7 @@ fn work<'g>(grid: &'g Grid<'g>, queue: &Mutex<Queue<'g>>, changed: &Condvar) {
                 }
             }
             Outcome::Paused => guard.paused.push_back((block, None)),
-            Outcome::Stuck => guard.paused.push_back((block, Some(now))),
+            Outcome::Stuck(progress) => guard.paused.push_back((block, Some(progress))),
         }
         changed.notify_all();
     }

@@ -4,7 +4,7 @@ use super::access::{Atomic, Load, Store};
 use super::barrier::Arrival;
 use super::block::Core;
 use super::copies::CopyAsync;
-use super::warp::Warp;
+use super::warp::{State, Warp};
 use crate::fault::FaultKind;
 use crate::ir::{LANES, Lanes, Op, Reg};
 
@@ -30,7 +30,16 @@ impl Core<'_> {
             warp.exit(here.mask);
             return Step::Exited;
         };
-        let active = here.mask & inst.guard.map_or(u32::MAX, |guard| warp.test(guard));
+        let holds = inst.guard.map_or(u32::MAX, |guard| warp.test(guard));
+        let mut active = here.mask & holds;
+        if inst.op.needs_whole_warp() && here.mask != warp.live && active != 0 {
+            if warp.others_ready() {
+                warp.fragment().state = State::Hesitant;
+                return Step::Switch;
+            }
+            warp.gather();
+            active = warp.fragment().mask & holds;
+        }
         let site = here.pc as u32;
         let counts = &mut self.counts[here.pc];
         counts.warps += 1;
@@ -44,6 +53,12 @@ impl Core<'_> {
             }
             if let Op::Barrier { kind, id, threads, aligned } = inst.op {
                 let lane = active.trailing_zeros() as usize;
+                let differs =
+                    |register: Reg| super::access::lanes(active).any(|l| warp.get(register)[l] != warp.get(register)[lane]);
+                if differs(id) || threads.is_some_and(differs) {
+                    let message = "lanes of a warp name different barriers, or numbers of threads".to_string();
+                    return self.broken_barrier(warp, active, message);
+                }
                 let threads = threads.map(|register| warp.get(register)[lane]);
                 return self.arrive(warp, active, Arrival { kind, id: warp.get(id)[lane], threads, aligned });
             }

@@ -137,6 +137,18 @@ impl Warp {
         self.fragments.iter().enumerate().any(|(i, f)| i != self.current && f.state == State::Ready)
     }
 
+    /// Brings together what came to the instruction of the running fragment by other ways, where only the exit would have joined them
+    /// again, and waits there for the whole warp.
+    pub(crate) fn gather(&mut self) {
+        let here = self.fragments[self.current];
+        let alike = |f: &Fragment| f.pc == here.pc && f.join == here.join && f.state == State::Hesitant;
+        let mask = self.fragments.iter().filter(|f| alike(f)).fold(here.mask, |mask, f| mask | f.mask);
+        self.fragments[self.current].mask = mask;
+        let own = self.fragments[self.current];
+        self.fragments.retain(|f| !alike(f));
+        self.current = self.fragments.iter().position(|f| *f == own).unwrap_or(0);
+    }
+
     /// Lets lanes that wait at joins go on without those they wait for, which go round in loops: these may be what the loops wait
     /// for (independent thread scheduling, CUDA programming guide). Whether there were any.
     pub(crate) fn release_joins(&mut self) -> bool {

@@ -75,6 +75,7 @@ pub(super) struct Builder<'m> {
     shared: Vec<(u64, u64)>,
     shared_end: u64,
     static_shared_bytes: u64,
+    dynamic_align: u64,
     local_bytes: u64,
     variables: Vec<ModuleVariable>,
     /// Module variables already placed, and static variables of functions by function and number.
@@ -103,6 +104,7 @@ pub(crate) fn decode(module: &Module, function: &Function, source: &str) -> Pars
         shared: Vec::new(),
         shared_end: 0,
         static_shared_bytes: 0,
+        dynamic_align: GUARD_ZONE,
         local_bytes: 0,
         variables: Vec::new(),
         placed: HashMap::new(),
@@ -199,7 +201,10 @@ impl<'m> Builder<'m> {
             return placement;
         }
         let placement = match variable.space {
-            Space::Shared if variable.dynamic => Placement::DynamicShared,
+            Space::Shared if variable.dynamic => {
+                self.dynamic_align = self.dynamic_align.max(variable.align);
+                Placement::DynamicShared
+            }
             Space::Shared => {
                 let start = self.shared_end.next_multiple_of(variable.align.max(GUARD_ZONE));
                 self.shared.push((start, variable.bytes));
@@ -368,7 +373,7 @@ impl<'m> Builder<'m> {
                 *rejoin = found;
             }
         }
-        let dynamic_shared = self.shared_end.next_multiple_of(GUARD_ZONE);
+        let dynamic_shared = self.shared_end.next_multiple_of(self.dynamic_align);
         let mut presets: Vec<(Reg, Preset)> = self.presets.into_iter().map(|(preset, register)| (register, preset)).collect();
         presets.sort_unstable_by_key(|&(register, _)| register);
         Ok(Program {

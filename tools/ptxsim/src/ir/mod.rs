@@ -322,6 +322,17 @@ pub(crate) enum Op {
     Nothing,
 }
 
+impl Op {
+    /// `.aligned`: all lanes that have not exited execute it together.
+    pub(crate) fn needs_whole_warp(&self) -> bool {
+        match self {
+            Op::Barrier { aligned, .. } => *aligned,
+            Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::MoveMatrix { .. } | Op::Mma { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Connectives of `setp` and `set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BoolOp {

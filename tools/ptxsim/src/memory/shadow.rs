@@ -87,6 +87,13 @@ impl Tag {
         all && in_scope && !in_warp
     }
 
+    /// Whether forgetting this access for a later one by a thread that is ordered after it loses nothing: a strong access does not stand
+    /// for a weak one, as it races with less.
+    fn gives_way_to(self, later: Tag, order: &impl Order) -> bool {
+        let weaker = self.what & STRONG == 0 && later.what & STRONG != 0;
+        !weaker && (self.same_thread(later) || order.is_before(self, later))
+    }
+
     fn is_list(self) -> bool {
         self.what & LIST != 0
     }
@@ -182,7 +189,7 @@ impl Shadow {
                 cell.read.lanes |= tag.lanes;
             } else if cell.read.is_list() {
                 remember(&mut self.lists[cell.read.site() as usize], tag, order);
-            } else if cell.read.same_thread(tag) || order.is_before(cell.read, tag) {
+            } else if cell.read.gives_way_to(tag, order) {
                 cell.read = tag;
             } else {
                 self.lists.push(vec![cell.read, tag]);
@@ -210,21 +217,23 @@ impl Shadow {
     }
 
     /// Remembers a write. The reads before it are forgotten, as whoever is ordered after the write is ordered after them; so is the
-    /// write before it, unless both are strong and in no order: what comes later may be ordered after one of them only.
+    /// write before it, unless the new one is strong: then what comes later may race with the old one only.
     pub(crate) fn write(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) {
         for index in self.range(offset, bytes) {
             let Cell { write: earlier, read } = self.cells[index];
-            let strong = earlier.both_strong(tag) && !earlier.same_thread(tag) && !order.is_before(earlier, tag);
+            let races =
+                earlier.is_present() && !earlier.both_strong(tag) && !earlier.same_thread(tag) && !order.is_before(earlier, tag);
+            let kept_too = earlier.is_present() && !races && !earlier.is_pending() && !earlier.gives_way_to(tag, order);
             let mut kept = Tag::default();
-            if read.is_list() || strong {
+            if read.is_list() || kept_too {
                 kept = read;
                 if !kept.is_list() {
                     self.lists.push(Vec::new());
                     kept = Tag::list(self.lists.len() - 1);
                 }
                 let list = &mut self.lists[kept.site() as usize];
-                list.retain(|&read| read.wrote() && !order.is_before(read, tag));
-                if strong {
+                list.retain(|&read| read.wrote() && !read.gives_way_to(tag, order));
+                if kept_too {
                     remember(list, Tag { what: earlier.what | WROTE, ..earlier }, order);
                 }
                 if list.is_empty() {
@@ -232,6 +241,16 @@ impl Shadow {
                 }
             }
             self.cells[index] = Cell { write: tag, read: kept };
+        }
+    }
+
+    /// A copy lands: what `issued` marked becomes a write of `landed`, except where a later copy to the same bytes is still to come.
+    pub(crate) fn land(&mut self, offset: usize, bytes: usize, issued: Tag, landed: Tag) {
+        for index in self.range(offset, bytes) {
+            let cell = &mut self.cells[index];
+            if !cell.write.is_pending() || cell.write == issued {
+                *cell = Cell { write: landed, read: Tag::default() };
+            }
         }
     }
 
@@ -254,7 +273,7 @@ fn remember(reads: &mut Vec<Tag>, tag: Tag, order: &impl Order) {
         same.lanes |= tag.lanes;
         return;
     }
-    reads.retain(|&read| !read.same_thread(tag) && !order.is_before(read, tag));
+    reads.retain(|&read| !read.gives_way_to(tag, order));
     // Any writer is in another block than all but one of these, so remembering more of them finds nothing more.
     if reads.iter().filter(|read| read.block != tag.block).count() < MAX_FOREIGN_READS {
         reads.push(tag);
@@ -355,5 +374,31 @@ mod tests {
         let conflict = shadow.read(0, 4, tag(2, 0, 1), &Barrier(0)).unwrap();
         assert!(conflict.wrote && conflict.with.warp() != 2);
         assert_eq!(shadow.read(0, 4, tag(2, 0, 2), &Barrier(2)), None);
+    }
+
+    #[test]
+    fn a_strong_access_does_not_hide_the_weak_one_before_it() {
+        let mut shadow = Shadow::new(64);
+        let strong = |warp, stamp| tag(warp, 0, stamp).strong(false, false);
+        shadow.write(0, 4, tag(0, 0, 1), &Barrier(0));
+        shadow.write(0, 4, strong(0, 1), &Barrier(0));
+        assert!(shadow.check_write(0, 4, strong(1, 1), &Barrier(0)).is_some());
+        assert_eq!(shadow.check_write(0, 4, strong(1, 2), &Barrier(2)), None);
+        shadow.clear();
+        assert_eq!(shadow.read(0, 4, tag(0, 0, 1), &Barrier(0)), None);
+        assert_eq!(shadow.read(0, 4, strong(0, 1), &Barrier(0)), None);
+        assert!(shadow.check_write(0, 4, strong(1, 1), &Barrier(0)).is_some());
+    }
+
+    #[test]
+    fn a_copy_that_lands_leaves_a_later_one_pending() {
+        let mut shadow = Shadow::new(64);
+        let (first, second) = (tag(0, 0, 1).pending(), tag(0, 0, 2).pending());
+        shadow.write(0, 16, first, &Barrier(0));
+        shadow.write(0, 16, second, &Barrier(2));
+        shadow.land(0, 16, first, tag(0, 0, 3));
+        assert_eq!(shadow.read(0, 16, tag(0, 0, 3), &Barrier(9)).map(|c| c.with), Some(second));
+        shadow.land(0, 16, second, tag(0, 0, 4));
+        assert_eq!(shadow.read(0, 16, tag(0, 0, 4), &Barrier(9)), None);
     }
 }
