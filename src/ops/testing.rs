@@ -5,6 +5,7 @@ use crate::device::{Arena, Cpu, Device, Exec, Gpu, Plan, Tensor};
 use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 use half::{bf16, f16};
+use std::sync::OnceLock;
 
 /// Values in [-1, 1], different for each seed.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
@@ -24,15 +25,18 @@ pub(crate) fn devices() -> Vec<Device> {
 }
 
 /// The GPU under test, in each storage type: the simulator, or the first card if that is asked for. A GPU that is not there, or a program
-/// without kernels, fails: nothing that runs on a GPU was tested then.
+/// without kernels, fails: nothing that runs on a GPU was tested then. The card is opened once.
 pub(crate) fn gpus() -> Vec<Device> {
-    let open = |storage| match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
-        Err(_) | Ok("sim") => Gpu::sim(storage, 2),
-        Ok("cuda") => Gpu::cuda(0, storage, 2),
-        Ok(other) => panic!("SYNTIC_TEST_DEVICE={other}: it is `sim` or `cuda`"),
+    static CARD: OnceLock<Vec<Device>> = OnceLock::new();
+    let both = |open: fn(DType) -> Result<Gpu>| {
+        let open = |storage| open(storage).unwrap_or_else(|e| panic!("{e}; {}", e.hint().unwrap_or_default()));
+        Vec::from([DType::F16, DType::BF16].map(|storage| Device::Gpu(open(storage))))
     };
-    let open = |storage| Device::Gpu(open(storage).unwrap_or_else(|e| panic!("{e}; {}", e.hint().unwrap_or_default())));
-    [DType::F16, DType::BF16].map(open).into()
+    match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("sim") => both(|storage| Gpu::sim(storage, 2)),
+        Ok("cuda") => CARD.get_or_init(|| both(|storage| Gpu::cuda(0, storage, 2))).clone(),
+        Ok(other) => panic!("SYNTIC_TEST_DEVICE={other}: it is `sim` or `cuda`"),
+    }
 }
 
 /// Which device, for messages.

@@ -1,9 +1,10 @@
-//! What the tests of products share: data, passes on every instruction set, and the comparison with exact sums.
+//! What the tests of products share: data, and the comparison with exact sums.
 
 use crate::Result;
 use crate::device::cpu::Isa;
-use crate::device::{Arena, Cpu, Device, Exec, Plan, Precision, Tensor};
-pub(crate) use crate::ops::testing::{assert_shape_error, gpus, label, noise, round_to, stored};
+use crate::device::{Device, Exec, Precision, Tensor};
+pub(crate) use crate::ops::testing::{assert_shape_error, cpus, devices, gpus, label, noise, round_to, stored};
+use crate::ops::testing::{keep, try_run};
 use crate::tensor::{DType, HostTensor};
 
 /// Integers from -4 to 4: their sums are exact, in any order, in f32 and in bf16.
@@ -15,22 +16,6 @@ pub(crate) fn host<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {
     HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
 }
 
-/// Those, and the GPUs.
-pub(crate) fn devices() -> Vec<Device> {
-    cpus().into_iter().chain(gpus()).collect()
-}
-
-/// A device for each instruction set of this machine, with different numbers of threads.
-pub(crate) fn cpus() -> Vec<Device> {
-    let mut devices = vec![Device::cpu(1).unwrap()];
-    for (isa, threads) in [(Isa::Portable, 2), (Isa::Avx2, 3), (Isa::Avx512, 2), (Isa::Avx512Bf16, 5)] {
-        if isa <= Isa::detect() {
-            devices.push(Device::Cpu(Cpu::with_isa(threads, isa).unwrap()));
-        }
-    }
-    devices
-}
-
 /// The precisions that `device` computes in.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {
@@ -39,19 +24,9 @@ pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     }
 }
 
-/// Records and runs `pass` in memory that is full of NaN, and returns the values of its result.
+/// Runs `pass` in memory that is full of NaN, and returns the values of its result.
 pub(crate) fn run(device: &Device, pass: impl for<'e> Fn(&'e Exec<'_>) -> Result<Tensor<'e>> + Sync) -> Result<Vec<f32>> {
-    let plan = Plan::record(device, |e| pass(e).map(drop))?;
-    let spoil = |e: &Exec<'_>| -> Result<()> { e.alloc([plan.bytes() / 4], DType::F32)?.fill_bytes(0xFF) };
-    let mut arena = Arena::new();
-    arena.reserve(device, &plan)?;
-    arena.run(device, &Plan::record(device, spoil)?, spoil)?;
-    arena.run(device, &plan, |e| {
-        let result = pass(e)?;
-        let mut values = vec![f32::NAN; result.shape().len()];
-        result.read_f32(&mut values)?;
-        Ok(values)
-    })
+    try_run(device, |exec, out| keep(&pass(exec)?, out))
 }
 
 /// A sum of products, exactly (operands rounded to their type) and as a plain loop in f32 computes it.

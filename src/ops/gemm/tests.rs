@@ -1,7 +1,9 @@
+mod tilings;
+
 use super::testing::*;
 use super::*;
 use crate::device::cpu::Isa;
-use crate::device::{Arena, Buffer, Cpu, Plan};
+use crate::device::{Arena, Cpu, Plan};
 use crate::tensor::DType;
 
 const ACTIVATIONS: [Activation; 5] =
@@ -147,34 +149,6 @@ fn bits_depend_neither_on_rows_nor_on_threads() {
                 let part = Data { sizes: [rows, k, n], x, residual, ..Data::new([1, k, n], true, noise) };
                 let found = part.run(&Device::cpu(2).unwrap(), precision, Activation::Geglu);
                 assert_same_bits(&found, &all[first * n..][..rows * n], &format!("{rows} rows from {first}"));
-            }
-        }
-    }
-}
-
-/// Sizes around the tiles of the GPU's kernels, which need multiples of 8, and each kernel on each: results are close, and of the same
-/// bits whatever kernel is taken.
-#[test]
-fn tilings_change_no_bit() {
-    for device in gpus() {
-        for sizes in [[1, 8, 8], [65, 40, 64], [127, 32, 160], [129, 72, 168], [40, 136, 328]] {
-            let [m, k, n] = sizes;
-            let data = Data::new(sizes, false, noise);
-            let weight = Buffer::from_f32(&device, [n, k], device.storage(), &data.weight).unwrap();
-            let bias = Buffer::from_f32(&device, [n], DType::F32, &data.bias).unwrap();
-            let reference = data.reference(&device, Precision::F32, Activation::QuickGelu);
-            let mut first: Option<Vec<f32>> = None;
-            for tiling in &gpu::TILINGS {
-                let found = run(&device, |e| {
-                    let (x, residual) = (e.input([m, k], &data.x)?, e.input([m, n], &data.residual)?);
-                    let mut out = e.alloc([m, n], device.storage())?;
-                    gpu::product(e, tiling, &x, &weight, &bias, Activation::QuickGelu, Some(&residual), &mut out)?;
-                    Ok(out)
-                })
-                .unwrap();
-                let what = format!("{sizes:?} by {:?}", tiling.tile);
-                assert_close(&device, &found, &reference, &what);
-                assert_same_bits(&found, first.get_or_insert_with(|| found.clone()), &format!("{what} on {}", label(&device)));
             }
         }
     }

@@ -111,6 +111,12 @@ fn group_norm_follows_the_formula_at_odd_sizes() {
         (1, [3, 3], 1280, 640, 32),
         (1, [40, 41], 13, 0, 13),
         (2, [30, 31], 72, 56, 16),
+        // Several slabs of channels, of elements and of vectors; more chunks than lanes, of vectors and of elements.
+        (2, [3, 5], 645, 0, 5),
+        (1, [7, 3], 331, 329, 4),
+        (2, [3, 2], 2560, 1280, 32),
+        (1, [90, 91], 72, 0, 8),
+        (1, [90, 91], 75, 0, 5),
     ] {
         let mut input = Input::noise(batch, size, x, skip, groups);
         let what = format!("{batch} x {size:?} x ({x} + {skip}) in {groups}");
@@ -177,7 +183,9 @@ fn bits_of_a_sample_depend_on_it_alone() {
 
 #[test]
 fn layer_norm_follows_the_formula_at_odd_sizes() {
-    for (rows, channels) in [(1, 1), (3, 5), (7, 16), (5, 63), (300, 64), (2, 65), (33, 768), (4, 1283)] {
+    for (rows, channels) in
+        [(1, 1), (3, 5), (7, 16), (5, 63), (300, 64), (2, 65), (33, 768), (4, 1283), (5, 2040), (3, 2048), (2, 2056), (2, 4104)]
+    {
         for shift in [0.0, 300.0] {
             let (w, b) = (noise(3, channels), noise(4, channels));
             let x: Vec<f32> = noise(1, rows * channels).iter().map(|x| x + shift).collect();
