@@ -5,10 +5,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
-use syntic::bench::Kernels;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use syntic::bench::Kernels;
 use syntic::device::{Arena, Buffer, Device, Exec, Gpu, Plan, Precision, Tensor};
 use syntic::ops::elementwise::add;
 use syntic::ops::gemm::{Activation, Linear, linear};
