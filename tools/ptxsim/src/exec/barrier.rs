@@ -18,6 +18,7 @@ struct Waiting {
     mask: u32,
     pc: usize,
     kind: BarrierKind,
+    aligned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +26,8 @@ struct Barrier {
     /// Threads it waits for, if the instruction says; else all that have not exited.
     threads: Option<u64>,
     arrived: u64,
+    /// Lanes of each warp that have arrived.
+    present: [u32; LANES],
     waiting: Vec<Waiting>,
     meeting: Meeting,
     /// Threads whose predicate holds, of those that have one.
@@ -37,6 +40,11 @@ struct Barrier {
 pub(crate) struct Barriers([Barrier; BARRIERS]);
 
 impl Barriers {
+    /// Whether threads wait at a barrier at which lanes of a warp may arrive one by one.
+    pub(crate) fn any_not_aligned(&self) -> bool {
+        self.0.iter().any(|barrier| barrier.waiting.iter().any(|w| !w.aligned))
+    }
+
     /// How far a barrier has come, in words.
     pub(crate) fn describe(&self, id: usize) -> String {
         let Barrier { arrived, threads, .. } = &self.0[id];
@@ -89,8 +97,12 @@ impl Core<'_> {
             );
         }
         barrier.threads = threads;
-        // A whole warp counts as 32 threads even when the block's last one is smaller.
-        barrier.arrived += if active == warp.live { LANES as u64 } else { u64::from(active.count_ones()) };
+        // A whole warp counts as 32 threads even when the block's last one is smaller, also when it comes in parts.
+        let present = &mut barrier.present[warp.id as usize];
+        let count = |mask: u32| if warp.live & !mask == 0 { LANES as u64 } else { u64::from(mask.count_ones()) };
+        let again = active & !*present == 0;
+        barrier.arrived += if again { count(active) } else { count(*present | active) - count(*present) };
+        *present |= active;
         barrier.meeting.arrive(&mut warp.clock, &mut self.time);
         if let BarrierKind::Popc { input, .. } | BarrierKind::And { input, .. } | BarrierKind::Or { input, .. } = kind {
             barrier.holds += (warp.test(input) & active).count_ones();
@@ -100,7 +112,7 @@ impl Core<'_> {
             warp.fragment().pc += 1;
         } else {
             warp.fragment().state = State::AtBarrier(id as usize);
-            barrier.waiting.push(Waiting { warp: warp.id as usize, mask: active, pc, kind });
+            barrier.waiting.push(Waiting { warp: warp.id as usize, mask: active, pc, kind, aligned });
         }
         self.event();
         Step::Arrived(id as usize)
@@ -116,14 +128,23 @@ impl Core<'_> {
     /// Lets the threads at a barrier go if all have come.
     pub(crate) fn pass_barrier(&mut self, warps: &mut [Warp], id: usize) {
         let barrier = &mut self.barriers.0[id];
-        let running = warps.iter().filter(|w| w.live != 0).count() as u64 * LANES as u64;
-        if barrier.arrived == 0 || barrier.arrived < barrier.threads.unwrap_or(running) {
+        let complete = match barrier.threads {
+            Some(threads) => barrier.arrived >= threads,
+            None => warps.iter().zip(&barrier.present).all(|(warp, present)| warp.live & !present == 0),
+        };
+        if barrier.arrived == 0 || !complete {
             return;
         }
         let Barrier { threads, waiting, meeting, holds, votes, .. } = std::mem::take(barrier);
+        let of_warp = |id: usize| waiting.iter().filter(|w| w.warp == id).fold(0, |mask, w| mask | w.mask);
+        for warp in warps.iter_mut() {
+            let mask = of_warp(warp.id as usize);
+            if mask != 0 {
+                meeting.leave(&mut warp.clock, warp.live & !mask == 0);
+            }
+        }
         for &Waiting { warp, mask, kind, .. } in &waiting {
             let warp = &mut warps[warp];
-            meeting.leave(&mut warp.clock, mask == warp.live);
             match kind {
                 BarrierKind::Popc { out, .. } => warp.set(out, mask, &[u64::from(holds); LANES]),
                 BarrierKind::And { out, .. } => warp.set_pred(out, mask, if holds == votes { u32::MAX } else { 0 }),
@@ -138,8 +159,9 @@ impl Core<'_> {
         }
         self.event();
         // __syncthreads may stand in a branch only if all threads of the block take it (CUDA programming guide).
-        if let (None, Some(first)) = (threads, waiting.first())
-            && let Some(other) = waiting.iter().find(|w| w.pc != first.pc)
+        let mut aligned = waiting.iter().filter(|w| w.aligned);
+        if let (None, Some(first)) = (threads, aligned.next())
+            && let Some(other) = aligned.find(|w| w.pc != first.pc)
         {
             let place = |w: &Waiting| self.grid.place(w.pc as u32, self.index, w.warp as u32, w.mask.trailing_zeros());
             let message = format!("barrier {id} of all threads is reached at two places");
@@ -155,7 +177,7 @@ impl Core<'_> {
         }
     }
 
-    /// A warp has ended: whoever waited for all threads may go.
+    /// Lanes have exited: whoever waited for all threads may go.
     pub(crate) fn pass_all_barriers(&mut self, warps: &mut [Warp]) {
         for id in 0..BARRIERS {
             if self.barriers.0[id].threads.is_none() {

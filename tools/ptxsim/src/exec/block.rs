@@ -113,6 +113,10 @@ impl<'g> Block<'g> {
             let warps = &mut self.warps;
             let ready: Vec<usize> = (0..warps.len()).filter(|&w| warps[w].is_ready()).collect();
             if ready.is_empty() {
+                // Lanes at a join may be what lanes of their warp at a barrier wait for, if these need not come together.
+                if self.core.barriers.any_not_aligned() && self.release_joins() {
+                    continue;
+                }
                 if self.warps.iter().any(|w| w.live != 0) {
                     self.report_deadlock("waits for threads that never come");
                 }
@@ -165,13 +169,9 @@ impl<'g> Block<'g> {
                     }
                 }
                 Step::Exited => {
-                    let ended = warp.live == 0;
-                    let ready = warp.switch();
                     self.core.event();
-                    if ended {
-                        self.core.pass_all_barriers(&mut self.warps);
-                    }
-                    if !ready {
+                    self.core.pass_all_barriers(&mut self.warps);
+                    if !self.warps[chosen].switch() {
                         return;
                     }
                 }
@@ -272,6 +272,12 @@ impl Core<'_> {
     /// Whether to look for endless loops.
     pub(crate) fn is_suspicious(&mut self) -> bool {
         self.quiet() > SUSPICIOUS / 2
+    }
+
+    /// Whether a loop has gone round for so long without effect that it may wait for lanes of its own warp, see
+    /// [`Warp::release_joins`].
+    pub(crate) fn is_fruitless(&mut self) -> bool {
+        self.quiet() > 4 * SUSPICIOUS
     }
 
     pub(crate) fn next_random(&mut self) -> u64 {

@@ -76,6 +76,9 @@ impl Core<'_> {
                 if active == mask {
                     if *target <= pc && self.is_suspicious() {
                         warp.go_round(*target, self.progress());
+                        if self.is_fruitless() {
+                            warp.release_joins();
+                        }
                     }
                     warp.fragment().pc = *target;
                 } else if active == 0 {
