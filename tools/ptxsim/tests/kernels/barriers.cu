@@ -268,3 +268,25 @@ extern "C" __global__ void leader_tells_too_late(float* out, const float* in) {
     }
     out[i] = values[t] - highest;  // fault: shared-race b
 }
+
+// A counter that one thread clears and every warp adds to.
+// run: grid=1 block=64 args=buf:u32:1:undef
+extern "C" __global__ void cleared_counter(unsigned* out) {
+    __shared__ unsigned s;
+    unsigned t = threadIdx.x;
+    if (t == 0) s = 0;
+    __syncthreads();
+    if (t % 32 == 0) atomicAdd(&s, t);
+    __syncthreads();
+    if (t == 0) *out = s;
+}
+
+// run: twin=cleared_counter grid=1 block=64 args=buf:u32:1:undef
+extern "C" __global__ void counter_cleared_meanwhile(unsigned* out) {
+    __shared__ unsigned s;
+    unsigned t = threadIdx.x;
+    if (t == 0) s = 0;                  // fault: shared-race a
+    if (t % 32 == 0) atomicAdd(&s, t);  // fault: shared-race b
+    __syncthreads();
+    if (t == 0) *out = s;
+}

@@ -108,3 +108,15 @@ extern "C" __global__ void one_too_few_arrive(unsigned* arrived) {
     }
     __syncthreads();  // fault: deadlock
 }
+
+// Every lane counts its tries for a lock that another lane of its warp holds.
+// run: grid=1 block=32 args=buf:u32:1:zero,buf:u32:1:zero,buf:u32:32:undef
+extern "C" __global__ void lock_with_tries(unsigned* lock, unsigned* sum, unsigned* tries) {
+    unsigned n = 0;
+    while (atomicCAS(lock, 0u, 1u) != 0) ++n;
+    __threadfence();
+    *sum += 1;
+    __threadfence();
+    atomicExch(lock, 0u);
+    tries[threadIdx.x] = n;
+}

@@ -138,3 +138,32 @@ extern "C" __global__ void warps_part_in_the_middle(float* out, const float* in)
     __syncthreads();  // fault: divergent-barrier
     out[i] = slot[95 - t];
 }
+
+// A loop that some lanes might leave by a return, which none takes: they meet again at the barrier.
+// run: grid=1 block=64 args=buf:f32:64:undef,buf:f32:128:rand,u32:5
+extern "C" __global__ void return_in_a_loop(float* out, const float* in, unsigned rounds) {
+    __shared__ float s[64];
+    unsigned t = threadIdx.x;
+    float v = in[t];
+    for (unsigned j = 0; j < t % rounds + 1; ++j) {
+        v += in[j + t];
+        if (v > 1e6f) return;
+    }
+    s[t] = v;
+    __syncthreads();
+    out[t] = s[63 - t];
+}
+
+// Threads that come to a barrier one by one, as cooperative groups let them.
+// run: grid=1 block=64 args=buf:f32:64:undef,buf:f32:64:rand
+extern "C" __global__ void halves_at_a_barrier(float* out, const float* in) {
+    __shared__ float s[64];
+    unsigned t = threadIdx.x;
+    s[t] = in[t];
+    if (t & 1) {
+        asm volatile("barrier.sync 0;" ::: "memory");
+    } else {
+        asm volatile("barrier.sync 0;" ::: "memory");
+    }
+    out[t] = s[t ^ 1];
+}

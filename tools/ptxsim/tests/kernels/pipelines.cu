@@ -271,3 +271,23 @@ extern "C" __global__ void specialised_warps_free_early(float* out, const float*
         out[blockIdx.x * 64 + t] = sum;
     }
 }
+
+// The stage is never flipped: the next copy goes where the present one is read.
+// run: twin=two_stages grid=1 block=64 args=buf:f32:64:undef,buf:f32:512:rand
+extern "C" __global__ void stage_not_flipped(float* out, const float* in) {
+    __shared__ float stage[2][64];
+    unsigned t = threadIdx.x;
+    float sum = 0.0f;
+    COPY_ASYNC(&stage[0][t], in + t, 4);
+    COPY_COMMIT();
+    for (unsigned k = 0; k < 4; ++k) {
+        COPY_ASYNC(&stage[0][t], in + (k + 1) * 64 + t, 4);  // fault: unwaited-copy b
+        COPY_COMMIT();
+        COPY_WAIT(1);
+        __syncthreads();
+        sum += stage[0][63 - t];  // fault: unwaited-copy a
+        __syncthreads();
+    }
+    COPY_WAIT(0);
+    out[t] = sum;
+}
