@@ -1,21 +1,14 @@
-//! Loads, stores, atomics and asynchronous copies, each checked and counted.
+//! Loads, stores and atomics, each checked and counted.
 
 use super::block::Core;
-
 use super::conflicts;
 use super::grid::Grid;
 use super::warp::Warp;
 use crate::fault::FaultKind;
-use crate::ir::Reg;
-use crate::ir::{Address, LANES, LOCAL_WINDOW, Lanes, PARAM_WINDOW, Parts, SHARED_WINDOW, Strength, Update};
+use crate::ir::{Address, Atomic, LANES, LOCAL_WINDOW, Lanes, Load, PARAM_WINDOW, SHARED_WINDOW, Store, Strength, lanes, signed};
 use crate::memory::{Conflict, Order, PAGE, Page, PageGuard, SECTOR, Tag, View};
 use crate::number::arithmetic::flush;
 use crate::syntax::Space;
-
-/// Numbers of the lanes in a mask.
-pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
-}
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +151,7 @@ impl Core<'_> {
     }
 
     /// Loads `parts` elements of `bytes` bytes for each active lane.
-    pub(crate) fn load(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Load<'_>) {
+    pub(crate) fn load(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Load) {
         let addresses = self.addresses(warp, op.address);
         let total = op.bytes as usize * op.parts.len();
         let active = self.aligned(warp, active, &addresses, total as u64, site);
@@ -183,9 +176,8 @@ impl Core<'_> {
         for (i, (&part, out)) in op.parts.iter().zip(&mut out).enumerate() {
             let Some(register) = part else { continue };
             if let Some(bits) = op.signed_bits {
-                let shift = 64 - bits;
                 let keep = u64::MAX >> (64 - op.widths[i]);
-                out.iter_mut().for_each(|x| *x = ((*x << shift) as i64 >> shift) as u64 & keep);
+                out.iter_mut().for_each(|x| *x = signed(*x, bits) as u64 & keep);
             }
             warp.set(register, active, out);
         }
@@ -251,7 +243,7 @@ impl Core<'_> {
     }
 
     /// Stores the elements of `parts`, `bytes` bytes each, for each active lane.
-    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Store<'_>) {
+    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Store) {
         let addresses = self.addresses(warp, op.address);
         let bytes = op.bytes as usize;
         let total = bytes * op.parts.len();
@@ -364,7 +356,7 @@ impl Core<'_> {
     }
 
     /// Atomics, lane after lane.
-    pub(crate) fn atomic(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Atomic<'_>) {
+    pub(crate) fn atomic(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Atomic) {
         let addresses = self.addresses(warp, op.address);
         let active = self.aligned(warp, active, &addresses, op.bytes, site);
         self.count(site, active, &addresses, op.address.space, op.bytes as usize);
@@ -456,34 +448,4 @@ impl Core<'_> {
             counts.ideal_wavefronts += ideal;
         }
     }
-}
-
-/// A load, as [`crate::ir::Op::Load`] holds it.
-pub(crate) struct Load<'i> {
-    pub address: Address,
-    pub bytes: u64,
-    pub signed_bits: Option<u32>,
-    pub parts: &'i Parts,
-    pub widths: &'i [u32],
-    pub strength: Strength,
-}
-
-/// A store, as [`crate::ir::Op::Store`] holds it.
-pub(crate) struct Store<'i> {
-    pub address: Address,
-    pub bytes: u64,
-    pub parts: &'i [Reg],
-    pub strength: Strength,
-}
-
-/// An atomic, as [`crate::ir::Op::Atomic`] holds it.
-pub(crate) struct Atomic<'i> {
-    pub address: Address,
-    pub bytes: u64,
-    pub f: &'i Update,
-    pub b: Reg,
-    pub c: Reg,
-    pub d: Option<Reg>,
-    pub strength: Strength,
-    pub flushes: bool,
 }

@@ -1,12 +1,11 @@
 //! Barriers of a block: bar.sync, bar.arrive, bar.red, with ids and counts.
 
-use super::access::lanes;
 use super::block::Core;
 use super::clock::Meeting;
 use super::step::Step;
 use super::warp::{State, Warp};
 use crate::fault::{Fault, FaultKind};
-use crate::ir::{BarrierKind, LANES};
+use crate::ir::{BarrierKind, LANES, lanes};
 
 /// Barriers of a block (PTX ISA, bar): ids 0 to 15.
 const BARRIERS: usize = 16;

@@ -4,10 +4,10 @@
 //! completes (mbarrier, the bulk copies of sm_90) is the same thing with another way to wait: [`Copies::wait`] is where it would
 //! be asked for, and [`Core::land`] what would then be done.
 
-use super::access::{Access, Cursor, Location, lanes};
+use super::access::{Access, Cursor, Location};
 use super::block::Core;
 use super::warp::Warp;
-use crate::ir::{Address, Guard, LANES, Reg};
+use crate::ir::{CopyAsync, LANES, lanes};
 use crate::memory::Tag;
 use crate::syntax::Space;
 
@@ -33,7 +33,7 @@ pub(crate) struct Copy {
 pub(crate) struct Copies {
     pending: Vec<Copy>,
     /// Groups committed by each lane.
-    committed: [u64; 32],
+    committed: [u64; LANES],
 }
 
 impl Copies {
@@ -44,7 +44,7 @@ impl Copies {
 
     /// Closes the open group of each active lane, even an empty one.
     pub(crate) fn commit(&mut self, active: u32) {
-        (0..32).filter(|lane| active >> lane & 1 == 1).for_each(|lane| self.committed[lane] += 1);
+        lanes(active).for_each(|lane| self.committed[lane] += 1);
     }
 
     /// Takes out what the active lanes now wait for: all copies, or all but those of their `newest` committed groups and of the
@@ -140,16 +140,6 @@ impl Core<'_> {
             self.progressed(true);
         }
     }
-}
-
-/// A copy, as [`crate::ir::Op::CopyAsync`] holds it.
-#[derive(Clone, Copy)]
-pub(crate) struct CopyAsync {
-    pub to: Address,
-    pub from: Address,
-    pub size: u64,
-    pub source_bytes: Option<Reg>,
-    pub ignore: Option<Guard>,
 }
 
 #[cfg(test)]
