@@ -267,6 +267,7 @@ files!(
     deadlocks,
     divergence,
     global_races,
+    hand_overs,
     idioms,
     named_barriers,
     pipelines,

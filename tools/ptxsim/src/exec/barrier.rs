@@ -102,7 +102,7 @@ impl Core<'_> {
         let again = active & !*present == 0;
         barrier.arrived += if again { count(active) } else { count(*present | active) - count(*present) };
         *present |= active;
-        barrier.meeting.arrive(&mut warp.clock, &mut self.time);
+        barrier.meeting.arrive(&mut warp.clock, active, warp.live, &mut self.time);
         if let BarrierKind::Popc { input, .. } | BarrierKind::And { input, .. } | BarrierKind::Or { input, .. } = kind {
             barrier.holds += (warp.test(input) & active).count_ones();
             barrier.votes += active.count_ones();
@@ -139,7 +139,7 @@ impl Core<'_> {
         for warp in warps.iter_mut() {
             let mask = of_warp(warp.id as usize);
             if mask != 0 {
-                meeting.leave(&mut warp.clock, warp.live & !mask == 0);
+                meeting.leave(&mut warp.clock, mask, warp.live);
             }
         }
         for &Waiting { warp, mask, kind, .. } in &waiting {

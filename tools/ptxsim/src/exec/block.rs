@@ -79,7 +79,7 @@ impl<'g> Block<'g> {
                     }
                 });
             }
-            let clock = Clock::new(index, id as u32, count);
+            let clock = Clock::new(index, id as u32, program.hands_over);
             let local = program.local_bytes as usize * LANES;
             Warp::new(id as u32, u32::MAX >> (LANES as u32 - live), registers, program.preds, local, clock)
         });

@@ -196,7 +196,7 @@ impl Core<'_> {
             Op::CopyCommit => warp.copies.commit(active),
             Op::CopyWait { newest } => self.copy_wait(warp, active, *newest),
             Op::Fence { wide } => {
-                warp.clock.fence(*wide, &mut self.time);
+                warp.clock.fence(active, *wide, &mut self.time);
                 self.event();
             }
             Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::MoveMatrix { .. } | Op::Mma { .. } => {

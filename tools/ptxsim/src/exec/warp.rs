@@ -295,7 +295,7 @@ mod tests {
     use crate::ir::LANES;
 
     fn warp() -> Warp {
-        Warp::new(0, u32::MAX, vec![[0; LANES]; 2], 1, 0, Clock::new(0, 0, 1))
+        Warp::new(0, u32::MAX, vec![[0; LANES]; 2], 1, 0, Clock::new(0, 0, false))
     }
 
     #[test]

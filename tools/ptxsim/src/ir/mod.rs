@@ -348,6 +348,16 @@ impl Op {
             _ => false,
         }
     }
+
+    /// Whether what came before can be handed over by a flag after this, or by this.
+    pub(crate) fn hands_over(&self) -> bool {
+        match self {
+            Op::Fence { .. } => true,
+            Op::Store(store) => store.strength.release,
+            Op::Atomic(atomic) => atomic.strength.release,
+            _ => false,
+        }
+    }
 }
 
 /// Connectives of `setp` and `set`.
@@ -429,6 +439,8 @@ pub(crate) struct Program {
     pub local_bytes: u64,
     pub variables: Vec<ModuleVariable>,
     pub max_threads: Option<u64>,
+    /// Whether threads of different blocks can be ordered.
+    pub hands_over: bool,
 }
 
 impl Program {
