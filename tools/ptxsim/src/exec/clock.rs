@@ -132,8 +132,10 @@ impl Clock {
 
 impl Order for Clock {
     fn is_before(&self, earlier: Tag, now: Tag) -> bool {
-        let lane = now.lanes.trailing_zeros() as usize % LANES;
         let own = earlier.block == self.block;
+        if !own && !self.hands_over {
+            return false;
+        }
         let others = if own && earlier.warp() == self.warp { earlier.lanes & !now.lanes } else { earlier.lanes };
         let covers = |history: &History, mask: u32| {
             let threads = if own { Some(&history.own) } else { history.others.get(earlier.block) };
@@ -142,9 +144,9 @@ impl Order for Clock {
         if covers(&self.known, others) {
             return true;
         }
-        let single = self.single.as_ref().map(|single| &single[lane].known);
-        let known = |of: usize| covers(&self.known, 1 << of) || single.is_some_and(|single| covers(single, 1 << of));
-        lanes(others).all(known)
+        let Some(single) = &self.single else { return false };
+        let single = &single[now.lanes.trailing_zeros() as usize % LANES].known;
+        lanes(others).all(|of| covers(&self.known, 1 << of) || covers(single, 1 << of))
     }
 
     fn may_know_others(&self) -> bool {

@@ -98,7 +98,7 @@ impl Core<'_> {
                 page.shadow.write(offset, n, tag, &warp.clock);
             }
             let source_bytes = source_bytes[lane];
-            let version = cursor.at(from, source_bytes as u64).map_or(0, |(page, at)| page.shadow.version(at, source_bytes));
+            let version = cursor.at(from, source_bytes as u64).map_or(0, |(page, at)| page.version(at, source_bytes));
             warp.copies.issue(Copy { lane: lane as u32, group: 0, to, from, bytes: n, source_bytes, version, tag });
         }
     }
@@ -165,7 +165,7 @@ impl Core<'_> {
     fn check_source(&mut self, cursor: &mut Cursor<'_>, warp: &Warp, copy: Copy, now: Tag) {
         let Copy { lane, from, source_bytes, version, .. } = copy;
         let Some((page, at)) = cursor.at(from, source_bytes as u64) else { return };
-        if page.shadow.version(at, source_bytes) == version {
+        if page.version(at, source_bytes) == version {
             return;
         }
         let Some(write) = page.shadow.writes(at, source_bytes).find(|&write| self.comes_before(warp, write, now)) else { return };

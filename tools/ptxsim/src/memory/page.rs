@@ -45,6 +45,12 @@ impl Page {
         }
     }
 
+    /// A number that is another one once the range was written in this launch.
+    pub(crate) fn version(&mut self, offset: usize, bytes: usize) -> u64 {
+        // Mostly what is copied from is only read.
+        if self.written_sectors == 0 { 0 } else { self.shadow.version(offset, bytes) }
+    }
+
     /// Whether all bytes of a range were written. Ranges are at most 64 bytes long and do not cross a multiple of 64.
     pub(crate) fn is_written(&self, offset: usize, bytes: usize) -> bool {
         let mask = mask(offset, bytes);

@@ -4,15 +4,13 @@
 //! of another thread when nothing orders them ([`Order`]); as this depends on barriers and fences alone, a race is found whatever
 //! order the threads happen to run in. (Flanagan & Freund, "FastTrack", PLDI 2009, is the model.)
 
-use std::hash::{Hash, Hasher};
-
 /// Bytes of the coarsest cell: the widest access of a thread that is common.
 const COARSEST: u8 = 16;
 /// Reads by other blocks that a cell of global memory remembers where flags can order blocks.
 const MOST_READS: usize = 256;
 
 /// One access: enough to order it and to name it. 16 bytes, for there is one for every few bytes of memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tag {
     /// Block, counted through the grid.
     pub block: u32,
@@ -64,6 +62,15 @@ impl Tag {
     /// Index of the instruction.
     pub(crate) fn site(self) -> u32 {
         self.what >> 12
+    }
+
+    /// A hash of it and `seed` (the mixing of MurmurHash3, Appleby, 2011).
+    fn mixed(self, seed: u64) -> u64 {
+        let parts = [u64::from(self.block) << 32 | u64::from(self.stamp), u64::from(self.lanes) << 32 | u64::from(self.what)];
+        parts.iter().fold(seed, |hash, part| {
+            let hash = (hash ^ part).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+            (hash ^ hash >> 33).wrapping_mul(0xC4CE_B9FE_1A85_EC53)
+        })
     }
 
     fn wrote(self) -> bool {
@@ -262,15 +269,13 @@ impl Shadow {
         self.range(offset, bytes).map(|index| self.cells[index].write).find(other)
     }
 
-    /// A number that is another one once the range was written.
+    /// A number that is another one once the range was written; 0 before that.
     pub(crate) fn version(&mut self, offset: usize, bytes: usize) -> u64 {
         let (mut version, mut last) = (0, Tag::default());
         for index in self.range(offset, bytes) {
             let write = self.cells[index].write;
             if write != last {
-                let mut hasher = std::hash::DefaultHasher::new();
-                (version, write).hash(&mut hasher);
-                version = hasher.finish();
+                version = write.mixed(version);
                 last = write; // cells that were split since have the same write
             }
         }

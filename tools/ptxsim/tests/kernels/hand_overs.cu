@@ -250,3 +250,26 @@ extern "C" __global__ void grid_meets_once(unsigned* arrived, unsigned* a, unsig
     __syncthreads();
     a[i] = b[i * 5 % (32 * n)];  // fault: global-race b
 }
+
+// Blocks that wait for each other, then write to places of their own at the same moment.
+// run: grid=8 block=32 args=buf:u32:256:undef,buf:u32:1:zero
+extern "C" __global__ void written_together(unsigned* out, unsigned* arrived) {
+    if (threadIdx.x == 0) {
+        atomicAdd(arrived, 1u);
+        while (*reinterpret_cast<volatile unsigned*>(arrived) < gridDim.x) {
+        }
+    }
+    __syncwarp();
+    out[blockIdx.x * 32 + threadIdx.x] = blockIdx.x;
+}
+
+// run: twin=written_together grid=8 block=32 args=buf:u32:256:undef,buf:u32:1:zero
+extern "C" __global__ void written_together_to_one_place(unsigned* out, unsigned* arrived) {
+    if (threadIdx.x == 0) {
+        atomicAdd(arrived, 1u);
+        while (*reinterpret_cast<volatile unsigned*>(arrived) < gridDim.x) {
+        }
+    }
+    __syncwarp();
+    out[threadIdx.x] = blockIdx.x;  // fault: global-race a b
+}
