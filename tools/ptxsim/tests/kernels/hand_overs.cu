@@ -132,7 +132,7 @@ extern "C" __global__ void heard_in_shared_by_one_lane(unsigned* out) {
 }
 
 // A relay: block 1 passes on to block 2 what it has from block 0.
-// run: grid=3 block=32 args=buf:f32:1:undef,buf:f32:1:undef,buf:u32:1:zero,buf:f32:1:rand
+// run: grid=3 block=32 args=buf:f32:1:undef,buf:f32:1:undef,buf:u32:2:zero,buf:f32:1:rand
 extern "C" __global__ void relayed(float* out, float* message, volatile unsigned* flag, const float* in) {
     if (threadIdx.x != 0) return;
     if (blockIdx.x == 0) {
@@ -144,7 +144,10 @@ extern "C" __global__ void relayed(float* out, float* message, volatile unsigned
         }
         __threadfence();
         *flag = 2;
+        flag[1] = 1;
     } else {
+        while (flag[1] == 0) {  // it never sees the first value
+        }
         while (*flag != 2) {
         }
         __threadfence();
@@ -153,7 +156,7 @@ extern "C" __global__ void relayed(float* out, float* message, volatile unsigned
 }
 
 // A store begins anew: without a fence its value stands for nothing, whatever the value before stood for.
-// run: twin=relayed grid=3 block=32 args=buf:f32:1:undef,buf:f32:1:undef,buf:u32:1:zero,buf:f32:1:rand
+// run: twin=relayed grid=3 block=32 args=buf:f32:1:undef,buf:f32:1:undef,buf:u32:2:zero,buf:f32:1:rand
 extern "C" __global__ void relayed_without_fence(float* out, float* message, volatile unsigned* flag, const float* in) {
     if (threadIdx.x != 0) return;
     if (blockIdx.x == 0) {
@@ -164,7 +167,10 @@ extern "C" __global__ void relayed_without_fence(float* out, float* message, vol
         while (*flag != 1) {
         }
         *flag = 2;
+        flag[1] = 1;
     } else {
+        while (flag[1] == 0) {  // it never sees the first value
+        }
         while (*flag != 2) {
         }
         __threadfence();
@@ -205,8 +211,8 @@ extern "C" __global__ void overwritten_while_one_reads(unsigned* value, unsigned
     }
 }
 
-// A barrier of the whole grid, twice, with as many blocks as a device has multiprocessors.
-// run: grid=132 block=32 args=buf:u32:1:zero,buf:u32:4224:undef,buf:u32:4224:undef
+// A barrier of the whole grid, twice, with many blocks.
+// run: grid=48 block=32 args=buf:u32:1:zero,buf:u32:1536:undef,buf:u32:1536:undef
 extern "C" __global__ void grid_meets(unsigned* arrived, unsigned* a, unsigned* b) {
     unsigned i = blockIdx.x * 32 + threadIdx.x, n = gridDim.x;
     a[i] = i;
@@ -233,7 +239,7 @@ extern "C" __global__ void grid_meets(unsigned* arrived, unsigned* a, unsigned* 
 }
 
 // Only the first time.
-// run: twin=grid_meets grid=132 block=32 args=buf:u32:1:zero,buf:u32:4224:undef,buf:u32:4224:undef
+// run: twin=grid_meets grid=48 block=32 args=buf:u32:1:zero,buf:u32:1536:undef,buf:u32:1536:undef
 extern "C" __global__ void grid_meets_once(unsigned* arrived, unsigned* a, unsigned* b) {
     unsigned i = blockIdx.x * 32 + threadIdx.x, n = gridDim.x;
     a[i] = i;
