@@ -10,6 +10,7 @@ pub(super) use probe::{cards, driver};
 
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::kernels::Choice;
+use super::lock;
 use super::signature::Signature;
 use crate::{Error, Result};
 use cudarc::driver::{result, sys};
@@ -18,7 +19,7 @@ use staging::Staging;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::null_mut;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Most parameters of a kernel.
@@ -72,10 +73,6 @@ impl<T> Failure<T> for std::result::Result<T, result::DriverError> {
             message: format!("{}; with CUDA_LAUNCH_BLOCKING=1 the error names the kernel", driver_error(e)),
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cuda {
