@@ -45,7 +45,7 @@ pub mod weights;
 
 pub use error::{Error, Result};
 
-// What is shared with tests/ calls it so.
+// The bodies that src/device/tests.rs shares with tests/driver call it so.
 #[cfg(test)]
 extern crate self as syntic;
 

@@ -191,7 +191,7 @@ impl Arena {
         };
         let bytes = match device {
             // Its tensors get allocations of their own, when they are born.
-            Device::Gpu(gpu) if gpu.separate_tensors() => 0,
+            Device::Gpu(gpu) if gpu.is_simulated() => 0,
             _ => plan.bytes(),
         };
         if !here || self.bytes() < bytes {
@@ -285,7 +285,7 @@ fn on_device<'p>(
     memory: &DeviceMemory,
     kept: Option<Vec<Arc<DeviceMemory>>>,
 ) -> Result<DeviceGround<'p>> {
-    let separate = gpu.separate_tensors();
+    let separate = gpu.is_simulated();
     if !separate && memory.bytes() < plan.bytes() {
         return Err(super::plan_mismatch("the arena is smaller than its plan".into()));
     }

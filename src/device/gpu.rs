@@ -117,11 +117,6 @@ impl Gpu {
         &*self.shared.backend
     }
 
-    /// True if every tensor is to have an allocation of its own.
-    pub(super) fn separate_tensors(&self) -> bool {
-        self.backend().separate_tensors()
-    }
-
     /// Waits until no other thread captures. What is put into the queue before the turn is dropped is captured, if this one does.
     fn turn(&self) -> Turn<'_> {
         self.shared.captures.enter()
@@ -147,7 +142,7 @@ impl Gpu {
     /// Memory of undefined content.
     pub(super) fn alloc(&self, bytes: usize) -> Result<DeviceMemory> {
         let turn = self.turn();
-        if turn.captures() && !self.separate_tensors() {
+        if turn.captures() && !self.is_simulated() {
             return Err(self.refuse("give memory", "this thread captures a pass"));
         }
         let address = if bytes == 0 { 0 } else { self.backend().alloc(bytes)? };

@@ -185,10 +185,6 @@ impl Backend for Sim {
         Ok(super::survey::host_memory().unwrap_or(MemoryInfo { free: 0, total: 0 }))
     }
 
-    fn separate_tensors(&self) -> bool {
-        true
-    }
-
     fn alloc(&self, bytes: usize) -> Result<u64> {
         Ok(self.memory.alloc(bytes as u64))
     }

@@ -132,10 +132,10 @@ impl Cuda {
     fn with_staging(&self, work: impl FnOnce(&mut Staging) -> Result<()>) -> Result<()> {
         self.bind()?;
         let mut staging = lock(&self.staging);
-        if staging.is_none() {
-            *staging = Some(Staging::new().failed(self, "lock memory of the host for copies")?);
-        }
-        staging.as_mut().map_or(Ok(()), work)
+        work(match &mut *staging {
+            Some(staging) => staging,
+            none => none.insert(Staging::new().failed(self, "lock memory of the host for copies")?),
+        })
     }
 }
 
@@ -152,10 +152,6 @@ impl Backend for Cuda {
         self.bind()?;
         let (free, total) = result::mem_get_info().failed(self, "tell its memory")?;
         Ok(MemoryInfo { free: free as u64, total: total as u64 })
-    }
-
-    fn separate_tensors(&self) -> bool {
-        false
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
