@@ -92,6 +92,11 @@ fn passes_exchange_nothing_with_the_host_when_captured() {
 }
 
 #[test]
+fn passes_wait_for_nothing_while_they_are_captured() {
+    with_driver(&[], || passes::wait_for_nothing_while_they_are_captured(&card()));
+}
+
+#[test]
 fn passes_end_their_capture_when_they_panic() {
     with_driver(&[], || passes::end_their_capture_when_they_panic(&card()));
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use syntic::Result;
-use syntic::device::{Arena, Buffer, Device, Exec, Plan, Tensor};
+use syntic::device::{Arena, Buffer, Device, Entries, Exec, Launch, Plan, Tensor};
 use syntic::ops::elementwise::{add, scale};
 
 /// Elements of most tensors here.
@@ -97,6 +97,30 @@ pub fn exchange_nothing_with_the_host_when_captured(device: &Device) {
     refuse(&|exec| exec.view(&values).read_f32(&mut [0.0; 4]));
     // The failed captures are over.
     Arena::new().run_once(device, |exec| exec.input([4], &[1.0; 4]).map(drop)).unwrap();
+}
+
+/// What waits for the queue, or cannot be part of a graph, is refused on the thread that captures.
+pub fn wait_for_nothing_while_they_are_captured(device: &Device) {
+    let Device::Gpu(gpu) = device else { panic!("a CPU") };
+    let plan = Plan::record(device, |_| Ok(())).unwrap();
+    let graph = Arena::new().capture(device, &plan, |_| Ok(())).unwrap();
+    let refuse = |parts: [&str; 2], work: &(dyn Fn() -> Result<()> + Sync)| {
+        let error = Arena::new().capture(device, &plan, |_| work()).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    const REASON: &str = "this thread captures a pass";
+    refuse(["finish", REASON], &|| gpu.synchronize());
+    refuse(["replay", REASON], &|| graph.replay());
+    refuse(["record an event", REASON], &|| graph.time().map(drop));
+    refuse(["capture", REASON], &|| Arena::new().capture(device, &plan, |_| Ok(())).map(drop));
+    // The simulator does not mind the memory, which its tensors take one by one.
+    let refused = if gpu.is_simulated() { "take values" } else { "give memory" };
+    refuse([refused, REASON], &|| Buffer::from_f32(device, [1], device.storage(), &[1.0]).map(drop));
+    let load = |exec: &Exec<'_>| {
+        let entries = Entries { f16: "no_such_kernel_f16", bf16: "no_such_kernel_bf16" };
+        exec.enqueue(Launch::new(&entries, device.storage(), [1; 3], [1; 3])?)
+    };
+    refuse(["no_such_kernel", "cannot be loaded during a capture"], &|| Plan::record(device, load).map(drop));
 }
 
 pub fn end_their_capture_when_they_panic(device: &Device) {
