@@ -28,15 +28,22 @@ fn main() -> ExitCode {
 fn build() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    let watched = write_table(Nvcc::find(&root), &root, &out)?;
+    println!("{}", watched.join("\n"));
+    Ok(())
+}
+
+/// Writes `kernels.rs` to `out`, with kernels if an nvcc was found and else with the reason. Returns what cargo is to watch for.
+pub fn write_table(found: std::result::Result<Nvcc, Error>, root: &Path, out: &Path) -> Result<Vec<String>> {
     let mut watched = ["build.rs", "kernels"].map(|path| format!("cargo:rerun-if-changed={path}")).to_vec();
     watched.push("cargo:rerun-if-env-changed=CUDA_HOME".to_owned());
-    let (table, missing) = match Nvcc::find(&root) {
+    let (table, missing) = match found {
         Ok(nvcc) => {
             watched.push(format!("cargo:rerun-if-changed={}", nvcc.path().display()));
             if nvcc.found_by() != "CUDA_HOME" {
                 watched.push("cargo:rerun-if-env-changed=PATH".to_owned());
             }
-            (compile(&nvcc, &root, &out)?, None)
+            (compile(&nvcc, root, out)?, None)
         }
         Err(error @ Error::NoNvcc { .. }) => {
             watched.push("cargo:rerun-if-env-changed=PATH".to_owned());
@@ -46,8 +53,7 @@ fn build() -> Result<()> {
     };
     let code = format!("static FILES: &[KernelFile] = &[{table}];\nstatic MISSING: Option<&str> = {missing:?};\n");
     fs::write(out.join("kernels.rs"), code)?;
-    println!("{}", watched.join("\n"));
-    Ok(())
+    Ok(watched)
 }
 
 /// Compiles what changed, copies everything to `out`, and returns the rows of the table.

@@ -45,5 +45,9 @@ pub mod weights;
 
 pub use error::{Error, Result};
 
+// The bodies that src/device/tests.rs shares with tests/driver call it so.
+#[cfg(test)]
+extern crate self as syntic;
+
 /// Version of this crate, recorded in everything it writes.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -66,6 +66,49 @@ impl Plan {
     }
 }
 
+#[cfg(test)]
+impl Plan {
+    /// Bytes between the tensors of a guarded plan.
+    const GUARD: usize = 1 << 10;
+
+    /// What the guards are filled with before the run; as a number of floats it is a NaN.
+    pub(crate) const GUARD_BYTE: u8 = 0xFF;
+
+    /// The same pass, with memory for every tensor that no other gets, and guards round it: whatever leaves its tensor leaves traces.
+    pub(crate) fn guarded(mut self) -> Plan {
+        let mut end = 0;
+        for (offset, bytes) in self.offsets.iter_mut().zip(births(&self.events)) {
+            *offset = (end + Plan::GUARD).next_multiple_of(DEVICE_ALIGN);
+            end = *offset + bytes;
+        }
+        self.peak = (end + Plan::GUARD).next_multiple_of(DEVICE_ALIGN);
+        self
+    }
+
+    /// Looks at the guards in `arena`, the memory after a run of a guarded plan.
+    ///
+    /// # Panics
+    /// If they were written.
+    pub(crate) fn check_guards(&self, arena: &[u8]) {
+        let mut end = 0;
+        let tensors = self.offsets.iter().copied().zip(births(&self.events)).chain([(self.peak, 0)]);
+        for (tensor, (start, bytes)) in tensors.enumerate() {
+            let written = arena[end..start].iter().position(|&byte| byte != Plan::GUARD_BYTE);
+            assert_eq!(written, None, "bytes before tensor {tensor}, counted from the end of the one before, were written");
+            end = start + bytes;
+        }
+    }
+}
+
+/// Sizes of tensors, in order of birth.
+#[cfg(test)]
+fn births(events: &[Event]) -> impl Iterator<Item = usize> {
+    events.iter().filter_map(|event| match *event {
+        Event::Alloc { bytes } => Some(bytes),
+        Event::Free { .. } => None,
+    })
+}
+
 /// Packs tensors by decreasing size: each goes to the lowest gap among the placed tensors that live at the same time.
 /// Returns the offsets in order of birth and the size of the arena; a plan beyond all memory saturates, and no arena runs it.
 fn place(events: &[Event], align: usize) -> (Vec<usize>, usize) {
@@ -148,7 +191,7 @@ impl Arena {
         };
         let bytes = match device {
             // Its tensors get allocations of their own, when they are born.
-            Device::Gpu(gpu) if gpu.separate_tensors() => 0,
+            Device::Gpu(gpu) if gpu.is_simulated() => 0,
             _ => plan.bytes(),
         };
         if !here || self.bytes() < bytes {
@@ -242,7 +285,7 @@ fn on_device<'p>(
     memory: &DeviceMemory,
     kept: Option<Vec<Arc<DeviceMemory>>>,
 ) -> Result<DeviceGround<'p>> {
-    let separate = gpu.separate_tensors();
+    let separate = gpu.is_simulated();
     if !separate && memory.bytes() < plan.bytes() {
         return Err(super::plan_mismatch("the arena is smaller than its plan".into()));
     }
@@ -259,6 +302,24 @@ fn on_device<'p>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn guards_lie_round_every_tensor() {
+        let events = vec![Event::Alloc { bytes: 7 }, Event::Free { id: 0 }, Event::Alloc { bytes: 300 }];
+        let plan = Plan { events, offsets: vec![0; 2], peak: 0, ops: Vec::new(), launches: Vec::new() }.guarded();
+        let (first, second) = (plan.offsets[0], plan.offsets[1]);
+        assert!(first >= Plan::GUARD && second >= first + 7 + Plan::GUARD && plan.bytes() >= second + 300 + Plan::GUARD);
+        let is_found = |byte: usize| {
+            let mut arena = vec![Plan::GUARD_BYTE; plan.bytes()];
+            arena[byte] = 0;
+            catch_unwind(AssertUnwindSafe(|| plan.check_guards(&arena))).is_err()
+        };
+        let own = [first, first + 6, second, second + 299];
+        assert_eq!(own.map(is_found), [false; 4]);
+        let others = [0, first - 1, first + 7, second - 1, second + 300, plan.bytes() - 1];
+        assert_eq!(others.map(is_found), [true; 6]);
+    }
 
     #[test]
     fn tensors_that_live_together_never_overlap() {

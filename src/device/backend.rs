@@ -74,9 +74,6 @@ pub(super) trait Backend: Send + Sync {
     /// What is free and what there is.
     fn memory(&self) -> Result<MemoryInfo>;
 
-    /// True if every tensor is to have an allocation of its own, so that accesses outside it and reads of what nobody wrote are found.
-    fn separate_tensors(&self) -> bool;
-
     /// `bytes` > 0 of undefined content, at a multiple of 256.
     fn alloc(&self, bytes: usize) -> Result<u64>;
 
@@ -101,7 +98,8 @@ pub(super) trait Backend: Send + Sync {
     /// Sets every byte.
     fn fill(&self, to: u64, byte: u8, bytes: usize) -> Result<()>;
 
-    /// True if work is executed by this machine's processor, so that its times say nothing about a GPU.
+    /// True if work is executed by this machine's processor, so that its times say nothing about a GPU. Every tensor is to have an
+    /// allocation of its own then, so that accesses outside it and reads of what nobody wrote are found.
     fn is_simulated(&self) -> bool {
         false
     }

@@ -4,6 +4,7 @@
 //! queue to itself: it waits until nobody uses it, and other threads wait until the capture is over.
 
 use super::backend::GraphHandle;
+use super::lock;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -32,7 +33,7 @@ struct State {
 
 impl CaptureLock {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {

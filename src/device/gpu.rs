@@ -7,12 +7,12 @@ use super::cpu::Cpu;
 use super::kernels;
 use super::launch::{Arguments, Launch};
 use super::signature::Signature;
-use super::{cuda, sim};
+use super::{cuda, lock, sim};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A GPU, real or simulated, with its memory. Clones are the same one.
@@ -43,7 +43,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Usage`] if there is no driver of at least CUDA 13.0, no such card, or no kernel in this program.
     pub fn cuda(index: usize, storage: DType, threads: usize) -> Result<Gpu> {
-        embedded()?;
+        check_kernels(kernels::missing())?;
         Gpu::new(Box::new(cuda::Cuda::open(index)?), storage, Cpu::new(threads)?)
     }
 
@@ -52,7 +52,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Usage`] if there is no kernel in this program.
     pub fn sim(storage: DType, threads: usize) -> Result<Gpu> {
-        embedded()?;
+        check_kernels(kernels::missing())?;
         let host = Cpu::new(threads)?;
         Gpu::new(Box::new(sim::Sim::new(host.threads())), storage, host)
     }
@@ -117,11 +117,6 @@ impl Gpu {
         &*self.shared.backend
     }
 
-    /// True if every tensor is to have an allocation of its own.
-    pub(super) fn separate_tensors(&self) -> bool {
-        self.backend().separate_tensors()
-    }
-
     /// Waits until no other thread captures. What is put into the queue before the turn is dropped is captured, if this one does.
     fn turn(&self) -> Turn<'_> {
         self.shared.captures.enter()
@@ -147,7 +142,7 @@ impl Gpu {
     /// Memory of undefined content.
     pub(super) fn alloc(&self, bytes: usize) -> Result<DeviceMemory> {
         let turn = self.turn();
-        if turn.captures() && !self.separate_tensors() {
+        if turn.captures() && !self.is_simulated() {
             return Err(self.refuse("give memory", "this thread captures a pass"));
         }
         let address = if bytes == 0 { 0 } else { self.backend().alloc(bytes)? };
@@ -253,7 +248,7 @@ impl Gpu {
 
     /// A kernel, which is loaded at its first use. The turn comes first: nobody waits for one while the table is locked.
     fn kernel(&self, entry: &'static str, turn: &Turn<'_>) -> Result<Arc<Kernel>> {
-        let mut kernels = self.shared.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kernels = lock(&self.shared.kernels);
         if let Some(kernel) = kernels.get(entry) {
             return Ok(kernel.clone());
         }
@@ -284,15 +279,9 @@ impl fmt::Debug for Gpu {
     }
 }
 
-/// Refuses a program that was built without kernels.
-fn embedded() -> Result<()> {
-    match kernels::missing() {
-        None => Ok(()),
-        Some(reason) => Err(Error::usage(
-            format!("this program has no GPU kernels: {reason}"),
-            "run tools/setup-cuda and build again, or use --device cpu",
-        )),
-    }
+/// Refuses a program whose kernels are `missing`, for this reason.
+pub(super) fn check_kernels(missing: Option<&str>) -> Result<()> {
+    missing.map_or(Ok(()), |reason| Err(Error::usage(reason, "until then, use --device cpu")))
 }
 
 /// Memory of a GPU that is freed with its owner.

@@ -101,11 +101,17 @@ fn target(capability: (u32, u32)) -> Option<(&'static str, bool)> {
 }
 
 #[cfg(test)]
+#[path = "../../build.rs"]
+#[allow(dead_code, clippy::print_stdout, clippy::print_stderr)]
+mod build_script;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
     use std::fs;
     use std::path::{Path, PathBuf};
+    use std::process::Command;
 
     const ARCHS: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 
@@ -145,6 +151,39 @@ mod tests {
             assert!(!names.is_empty(), "{} has no kernel", file.name);
             let other = files().iter().find(|other| other.name == file.name).unwrap();
             assert_eq!(names, declared(other.ptx), "{} for {} and {}", file.name, file.arch, other.arch);
+        }
+    }
+
+    /// The build script goes on, and with what it writes this file makes a program that has no kernels and says what to run.
+    #[test]
+    fn a_build_without_nvcc_says_what_to_run() {
+        let out = tempfile::tempdir().unwrap();
+        let missing = cuda_build::Error::NoNvcc { looked: vec!["PATH has \"no\" nvcc".into()] };
+        let watched = build_script::write_table(Err(missing), out.path(), out.path()).unwrap();
+        assert!(watched.contains(&"cargo:rerun-if-env-changed=PATH".to_owned()), "{watched:?}");
+
+        let this = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/device/kernels.rs");
+        let main = r#"fn main() {
+            assert!(kernels::files().is_empty());
+            assert!(kernels::choose("add_forward_f16", (8, 0)).is_none() && kernels::architecture((9, 0)).is_none());
+            print!("{}", kernels::missing().unwrap());
+        }"#;
+        let (source, program) = (out.path().join("main.rs"), out.path().join("main"));
+        fs::write(&source, format!("#[path = {this:?}]\nmod kernels;\n{main}")).unwrap();
+        let mut rustc = Command::new(Path::new(env!("CARGO")).with_file_name("rustc"));
+        rustc.args(["--edition", "2024", "--cap-lints", "allow", "-o"]).args([&program, &source]).env("OUT_DIR", out.path());
+        let compiled = rustc.output().unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        let said = Command::new(program).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let said = String::from_utf8(said.stdout).unwrap();
+
+        let error = crate::device::gpu::check_kernels(Some(&said)).unwrap_err();
+        let text = format!("{error}; {}", error.hint().unwrap());
+        for part in
+            ["built without its GPU kernels", "PATH has \"no\" nvcc", "run tools/setup-cuda, then build again", "--device cpu"]
+        {
+            assert!(text.contains(part), "{text}");
         }
     }
 

@@ -181,14 +181,8 @@ impl<'a> Launch<'a> {
 
     /// The next argument: a tensor that the kernel reads, or a null pointer.
     pub fn optional(self, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
-        let dtype = self.dtype;
-        self.optional_of(dtype, tensor)
-    }
-
-    /// As [`Launch::optional`], where the kernel reads elements of another type.
-    pub fn optional_of(self, dtype: DType, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
         match tensor {
-            Some(tensor) => self.input_of(dtype, tensor),
+            Some(tensor) => self.input(tensor),
             None => self.argument(0),
         }
     }
@@ -270,7 +264,7 @@ impl<'a> Launch<'a> {
         let blocks_fit = grid[0] <= i32::MAX as u32 && grid[1].max(grid[2]) <= u32::from(u16::MAX);
         let threads = block.iter().fold(1u64, |threads, &extent| threads.saturating_mul(extent.into()));
         if empty || !blocks_fit || threads > 1024 || block[2] > 64 {
-            return fail("no GPU runs this".into());
+            return fail("a GPU runs 1 to 2147483647 x 65535 x 65535 blocks of 1 to 1024 threads, 64 of them along z".into());
         }
         if let Some(most) = kernel.max_threads.filter(|&most| threads > u64::from(most)) {
             return fail(format!("the kernel is built for at most {most} threads"));
@@ -393,7 +387,7 @@ mod tests {
             ([1 << 31, 1, 1], [1; 3]),
             ([1; 3], [u32::MAX; 3]),
         ] {
-            refuse(grid, block, 0, "no GPU runs this");
+            refuse(grid, block, 0, "2147483647 x 65535 x 65535 blocks");
         }
         refuse([1; 3], [257, 1, 1], 0, "at most 256 threads");
         refuse([1; 3], [1; 3], 64 * 1024 - 999, "1000 bytes of its own");

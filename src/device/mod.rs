@@ -43,6 +43,7 @@ pub use tensor::Tensor;
 
 use crate::tensor::DType;
 use crate::{Error, Result};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A processor with its memory.
 #[derive(Clone, Debug)]
@@ -145,6 +146,11 @@ impl Precision {
             Precision::Bf16 => "bf16",
         }
     }
+}
+
+/// The content of a mutex, also after a panic: what is locked here is whole at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The error of a broken invariant between a recorded plan and its run.

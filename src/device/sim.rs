@@ -4,12 +4,13 @@
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::cpu::parallel::Line;
 use super::kernels::{Choice, KernelFile};
+use super::lock;
 use super::signature::Signature;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The oldest card that the kernels are made for.
@@ -73,10 +74,6 @@ impl<T> Slab<T> {
         self.things.insert(self.next, thing);
         self.next
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(action: &str, message: impl ToString) -> Error {
@@ -186,10 +183,6 @@ impl Backend for Sim {
 
     fn memory(&self) -> Result<MemoryInfo> {
         Ok(super::survey::host_memory().unwrap_or(MemoryInfo { free: 0, total: 0 }))
-    }
-
-    fn separate_tensors(&self) -> bool {
-        true
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {

@@ -287,3 +287,22 @@ impl fmt::Debug for Tensor<'_> {
         write!(f, "Tensor({:?} {})", self.shape, self.dtype)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{cpus, keep, run};
+
+    #[test]
+    #[should_panic(expected = "bytes before tensor 1")]
+    fn writes_past_a_tensor_are_found() {
+        run(&cpus()[0], |exec, out| {
+            let x = exec.input([3], &[1.0; 3])?;
+            if let Place::Host(data) = x.place {
+                // SAFETY: the memory is that of the whole arena, which has a guard behind the tensor.
+                unsafe { data.add(x.bytes()).write(0) };
+            }
+            keep(&x, out)
+        });
+    }
+}

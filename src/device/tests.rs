@@ -4,45 +4,67 @@ use super::gpu::Gpu;
 use super::*;
 use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::conv::{Conv2d, Padding};
+use crate::ops::elementwise::gpu::geglu;
 use crate::ops::elementwise::{add, repeat_batch, select_positions, timestep_embedding};
-use crate::ops::testing::gpus;
+use crate::ops::gemm::{self, Linear, linear};
+use crate::ops::norm::{Norm, group_norm, layer_norm};
+use crate::ops::softmax::softmax;
+use crate::ops::testing::{gpus, keep, try_run};
 use crate::tensor::{HostTensor, Shape};
+use passes::{quarters, read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Instant;
 
-/// Quarters of small integers: exact in f16 and in bf16, and so are their sums.
-fn quarters(seed: usize, len: usize) -> Vec<f32> {
-    (0..len).map(|i| ((i * 7 + seed * 13) % 61) as f32 / 4.0 - 7.0).collect()
+/// What the double of the driver is asked for, too.
+#[path = "../../tests/driver/passes.rs"]
+mod passes;
+
+fn on_gpus(body: impl Fn(&Device)) {
+    gpus().iter().for_each(body);
 }
 
-fn read(tensor: &Tensor<'_>) -> Result<Vec<f32>> {
-    let mut out = vec![f32::NAN; tensor.shape().len()];
-    tensor.read_f32(&mut out)?;
-    Ok(out)
+/// More than one piece of a transfer, and an odd rest.
+#[test]
+fn passes_compute_what_a_cpu_computes() {
+    on_gpus(|device| passes::compute_what_a_cpu_computes(device, &[1, 1000, 1_200_007]));
 }
 
 #[test]
-fn a_pass_computes_what_it_computes_on_a_cpu() {
-    // More than one piece of a transfer, and an odd rest.
-    for len in [1, 1000, 1_200_007] {
-        let (x, y) = (quarters(1, len), quarters(2, len));
-        let pass = |exec: &Exec<'_>| {
-            let sum = add(exec, &exec.input([len], &x)?, &exec.input([len], &y)?)?;
-            read(&add(exec, &sum, &exec.input([len], &y)?)?)
-        };
-        let cpu = Arena::new().run_once(&Device::cpu(1).unwrap(), pass).unwrap();
-        for device in gpus() {
-            let mut arena = Arena::new();
-            let plan = Plan::record(&device, |exec| pass(exec).map(drop)).unwrap();
-            for _ in 0..2 {
-                assert!(arena.run(&device, &plan, pass).unwrap() == cpu, "{len} on {}", device.describe());
-            }
-            assert_eq!(plan.ops().len(), 2);
-            assert_eq!(plan.ops()[0].bytes, 2 * 3 * len as u64);
-        }
-    }
+fn passes_use_buffers_that_outlive_them() {
+    on_gpus(passes::use_buffers_that_outlive_them);
+}
+
+#[test]
+fn passes_are_captured_and_replayed() {
+    on_gpus(passes::are_captured_and_replayed);
+}
+
+#[test]
+fn passes_exchange_nothing_with_the_host_when_captured() {
+    on_gpus(passes::exchange_nothing_with_the_host_when_captured);
+}
+
+#[test]
+fn passes_end_their_capture_when_they_panic() {
+    on_gpus(passes::end_their_capture_when_they_panic);
+}
+
+#[test]
+fn passes_keep_other_threads_out_of_their_capture() {
+    on_gpus(passes::keep_other_threads_out_of_their_capture);
+}
+
+#[test]
+fn passes_wait_for_nothing_while_they_are_captured() {
+    on_gpus(passes::wait_for_nothing_while_they_are_captured);
+}
+
+#[test]
+fn a_cpu_captures_nothing() {
+    let device = Device::cpu(1).unwrap();
+    let error = Arena::new().capture(&device, &Plan::record(&device, |_| Ok(())).unwrap(), |_| Ok(())).unwrap_err();
+    assert!(matches!(&error, Error::Usage { hint, .. } if hint.contains("run the pass")), "{error}");
 }
 
 #[test]
@@ -77,142 +99,6 @@ fn copies_and_host_made_tensors() {
     }
 }
 
-#[test]
-fn buffers_outlive_passes() {
-    for device in gpus() {
-        let storage = device.storage();
-        let table = Buffer::from_f32(&device, [3, 4], storage, &quarters(4, 12)).unwrap();
-        let mut sums = Buffer::try_zeros(&device, [2, 4], storage).unwrap();
-        let mut arena = Arena::new();
-        let zeros = arena.run_once(&device, |exec| read(&exec.view(&sums))).unwrap();
-        assert_eq!(zeros, [0.0; 8]);
-        arena
-            .run_once(&device, |exec| {
-                let (a, b) = (exec.view_part(&table, 0, [4]), exec.view_part(&table, 8, [4]));
-                add(exec, &a, &b)?.store_at(&mut sums, 4)
-            })
-            .unwrap();
-        let expected: Vec<f32> = (0..4).map(|i| quarters(4, 12)[i] + quarters(4, 12)[8 + i]).collect();
-        assert_eq!(arena.run_once(&device, |exec| read(&exec.view(&sums))).unwrap(), [vec![0.0; 4], expected].concat());
-    }
-}
-
-/// A captured pass follows its buffers, and keeps its memory when the arena is gone.
-#[test]
-fn captured_passes_are_replayed() {
-    for device in gpus() {
-        let storage = device.storage();
-        let (x, y) = (quarters(5, 100), quarters(6, 100));
-        let mut total = Buffer::from_f32(&device, [100], storage, &x).unwrap();
-        let step = Buffer::from_f32(&device, [100], storage, &y).unwrap();
-        let mut next = Buffer::try_zeros(&device, [100], storage).unwrap();
-        let mut arena = Arena::new();
-        let mut pass = |exec: &Exec<'_>| {
-            add(exec, &exec.view(&total), &exec.view(&step))?.store(&mut next)?;
-            let again = add(exec, &exec.view(&next), &exec.view(&step))?;
-            again.store(&mut total)
-        };
-        let plan = Plan::record(&device, &mut pass).unwrap();
-        let graph = arena.capture(&device, &plan, &mut pass).unwrap();
-        let now = |arena: &mut Arena, total: &Buffer| arena.run_once(&device, |exec| read(&exec.view(total))).unwrap();
-        assert_eq!(now(&mut arena, &total), x, "capturing runs nothing");
-        for rounds in 1..=3 {
-            graph.replay().unwrap();
-            let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + 2.0 * rounds as f32 * y).collect();
-            assert_eq!(now(&mut arena, &total), expected);
-        }
-        drop((arena, step, next));
-        graph.replay().unwrap();
-    }
-}
-
-#[test]
-fn a_captured_pass_exchanges_nothing_with_the_host() {
-    let device = &gpus()[0];
-    let buffer = Buffer::try_zeros(device, [4], device.storage()).unwrap();
-    let refuse = |pass: &(dyn Fn(&Exec<'_>) -> Result<()> + Sync)| {
-        let plan = Plan::record(device, pass).unwrap();
-        let error = Arena::new().capture(device, &plan, pass).unwrap_err();
-        assert!(error.to_string().contains("use buffers"), "{error}");
-    };
-    refuse(&|exec| exec.input([4], &[1.0; 4]).map(drop));
-    refuse(&|exec| exec.view(&buffer).read_f32(&mut [0.0; 4]));
-    // The failed captures are over.
-    Arena::new().run_once(device, |exec| exec.input([4], &[1.0; 4]).map(drop)).unwrap();
-    let error = Arena::new().capture(&Device::cpu(1).unwrap(), &Plan::record(device, |_| Ok(())).unwrap(), |_| Ok(()));
-    assert!(matches!(error, Err(Error::Usage { .. })));
-}
-
-/// What another thread does meanwhile is done, and is no part of the graph.
-#[test]
-fn captures_keep_other_threads_out() {
-    for device in gpus() {
-        let (x, y) = (quarters(7, 100), quarters(8, 100));
-        let mut total = Buffer::from_f32(&device, [100], device.storage(), &x).unwrap();
-        let mut spare = Some(Buffer::try_zeros(&device, [100], device.storage()).unwrap());
-        let (start, started) = mpsc::channel();
-        let mut pass = |exec: &Exec<'_>| {
-            if exec.is_running() {
-                start.send(()).unwrap();
-                thread::sleep(Duration::from_millis(100));
-                drop(spare.take());
-            }
-            let twice = add(exec, &exec.view(&total), &exec.view(&total))?;
-            twice.store(&mut total)
-        };
-        let plan = Plan::record(&device, &mut pass).unwrap();
-        let graph = thread::scope(|scope| {
-            let (device, y) = (&device, &y);
-            let other = scope.spawn(move || {
-                started.recv().unwrap();
-                let y = Buffer::from_f32(device, [100], device.storage(), y).unwrap();
-                Arena::new().run_once(device, |exec| read(&add(exec, &exec.view(&y), &exec.view(&y))?)).unwrap()
-            });
-            let graph = Arena::new().capture(device, &plan, &mut pass).unwrap();
-            assert_eq!(other.join().unwrap(), y.iter().map(|y| 2.0 * y).collect::<Vec<_>>());
-            graph
-        });
-        graph.replay().unwrap();
-        let now = Arena::new().run_once(&device, |exec| read(&exec.view(&total))).unwrap();
-        assert_eq!(now, x.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn the_capturing_thread_waits_for_nothing() {
-    let device = &gpus()[0];
-    let Device::Gpu(gpu) = device else { panic!() };
-    let plan = Plan::record(device, |_| Ok(())).unwrap();
-    let graph = Arena::new().capture(device, &plan, |_| Ok(())).unwrap();
-    let refuse = |action: &str, pass: &(dyn Fn() -> Result<()> + Sync)| {
-        let error = Arena::new().capture(device, &plan, |_| pass()).unwrap_err().to_string();
-        assert!(error.contains(action) && error.contains("this thread captures a pass"), "{error}");
-    };
-    refuse("finish", &|| gpu.synchronize());
-    refuse("replay", &|| graph.replay());
-    refuse("take values", &|| Buffer::from_f32(device, [1], DType::F16, &[1.0]).map(drop));
-    refuse("capture", &|| Arena::new().capture(device, &plan, |_| Ok(())).map(drop));
-    // Nor is a kernel loaded, which is checked while recording.
-    let record = || {
-        Plan::record(device, |exec| {
-            let x = exec.input([1], &[1.0])?;
-            add(exec, &x, &x).map(drop)
-        })
-    };
-    let error = Arena::new().capture(device, &plan, |_| record().map(drop)).unwrap_err().to_string();
-    assert!(error.contains("add_forward") && error.contains("during a capture"), "{error}");
-}
-
-#[test]
-fn a_panic_ends_its_capture() {
-    for device in &gpus() {
-        let plan = Plan::record(device, |_| Ok(())).unwrap();
-        let panicking = || Arena::new().capture(device, &plan, |_| panic!("as asked")).map(drop);
-        assert!(catch_unwind(AssertUnwindSafe(panicking)).is_err());
-        Arena::new().capture(device, &plan, |_| Ok(())).unwrap().replay().unwrap();
-    }
-}
-
 /// What was never written is not read, neither by a kernel nor by the host; nor what was written before the tensor was born.
 #[test]
 fn undefined_values_are_found() {
@@ -227,6 +113,75 @@ fn undefined_values_are_found() {
         })
         .unwrap_err();
     assert!(matches!(&kernel, Error::Launch { entry: "add_forward_f16", .. }), "{kernel}");
+}
+
+params! {
+    struct CountParams {
+        count: u64,
+    }
+}
+
+/// By the simulator, or by the guards round the tensors of a card.
+#[test]
+fn kernels_that_leave_their_tensor_are_found() {
+    on_gpus(|device| {
+        let add = |params: &CountParams| {
+            let pass = |exec: &Exec<'_>, out: &mut Vec<f32>| {
+                let (x, mut sum) = (exec.input([8], &[1.0; 8])?, exec.alloc([8], exec.storage())?);
+                let launch = Launch::new(&entries!("add_forward"), exec.storage(), [1; 3], [256, 1, 1])?;
+                exec.enqueue(launch.output(&mut sum).input(&x).input(&x).params(params))?;
+                keep(&sum, out)
+            };
+            catch_unwind(AssertUnwindSafe(|| try_run(device, pass).is_err())).unwrap_or(true)
+        };
+        assert_eq!([8, 9].map(|count| add(&CountParams { count })), [false, true]);
+    });
+}
+
+/// Nothing of that size is ever allocated: it is refused while it is recorded.
+#[test]
+fn sizes_that_kernels_do_not_count_to_are_refused() {
+    let device = &gpus()[0];
+    let Device::Gpu(gpu) = device else { panic!() };
+    let refuse = |what: &str, op: &dyn Fn(&Exec<'_>) -> Result<()>| {
+        let error = Plan::record(device, op).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Launch { .. }) && text.contains(what) && text.contains("is the most"), "{what}: {text}");
+    };
+    let much = MOST as usize + 1;
+    fn alloc<'e>(exec: &'e Exec<'_>, shape: &[usize]) -> Result<Tensor<'e>> {
+        exec.alloc(Shape::new(shape), exec.storage())
+    }
+    let zeros = vec![0.0; 1 << 23];
+    let weights = |shape: &[usize]| {
+        let values = &zeros[..shape.iter().product()];
+        HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+    };
+
+    refuse("softmax_forward_f16: rows: 2147483648", &|exec| softmax(exec, &alloc(exec, &[much, 8])?, 1.0).map(drop));
+    refuse("softmax_forward_f16: columns", &|exec| softmax(exec, &alloc(exec, &[1, much])?, 1.0).map(drop));
+
+    let norm = Norm::prepare(device, 1, 1e-5, weights(&[8]), weights(&[8])).unwrap();
+    refuse("layer_norm_forward_f16: rows", &|exec| layer_norm(exec, &norm, &alloc(exec, &[much, 8])?).map(drop));
+    let group = |exec: &Exec<'_>, shape: &[usize]| group_norm(exec, &norm, &alloc(exec, shape)?, None, false).map(drop);
+    refuse("group_norm_statistics_f16: positions", &|exec| group(exec, &[1, 1 << 16, 1 << 16, 8]));
+    refuse("group_norm_statistics_f16: samples", &|exec| group(exec, &[much, 1, 1, 8]));
+
+    let layer = |shape: &[usize]| Linear::prepare(device, Precision::F32, &[(weights(shape), None)]).unwrap();
+    let (many, long) = (layer(&[1 << 15, 8]), layer(&[1, zeros.len()]));
+    let product = |exec: &Exec<'_>, layer: &Linear, rows: usize| {
+        linear(exec, layer, &alloc(exec, &[rows, layer.inputs()])?, gemm::Activation::None, None).map(drop)
+    };
+    refuse("f16: rows", &|exec| product(exec, &many, much));
+    refuse("f16: inputs: 8388608", &|exec| product(exec, &long, 1));
+    refuse("f16: tiles", &|exec| product(exec, &many, much - 1));
+
+    refuse("select_forward_f16: positions", &|exec| select_positions(exec, &alloc(exec, &[1, much, 8])?, |_| 0).map(drop));
+    refuse("select_forward_f16: channels", &|exec| select_positions(exec, &alloc(exec, &[1, 1, much])?, |_| 0).map(drop));
+    let gate =
+        |exec: &Exec<'_>, rows, width| geglu(exec, gpu, &alloc(exec, &[rows, 2 * width])?, &mut alloc(exec, &[rows, width])?);
+    refuse("geglu_forward_f16: rows", &|exec| gate(exec, much, 8));
+    refuse("geglu_forward_f16: channels: 1073741824", &|exec| gate(exec, 1, 1 << 30));
 }
 
 #[test]

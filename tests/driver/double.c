@@ -2,7 +2,8 @@
 //
 // Work is put off until somebody waits for it, so memory that is changed or freed too early shows. Calls without a context of this
 // thread, with handles that were never given out, or out of order end the process. Kernels do nothing, except add_forward_f16.
-// DOUBLE_CARDS, DOUBLE_CAPABILITY (80, 90, ...), DOUBLE_VERSION and DOUBLE_FAIL (name of a function) say what it plays.
+// DOUBLE_CARDS, DOUBLE_CAPABILITY (80, 90, ...) and DOUBLE_VERSION say what it plays. DOUBLE_FAIL names a function of which one call is to
+// fail, and how many are not before it: "cuMemAlloc_v2:2".
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +15,17 @@ enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500,
 #define CHECK(condition) \
     if (!(condition)) { fprintf(stderr, "driver double: %s: %s\n", __func__, #condition); abort(); }
 #define MAYBE_FAIL(result) \
-    if (getenv("DOUBLE_FAIL") && !strcmp(getenv("DOUBLE_FAIL"), __func__)) return result
+    if (fails(__func__)) return result
 
+static int fails(const char* name) {
+    static int before;
+    const char* asked = getenv("DOUBLE_FAIL");
+    size_t length = strlen(name);
+    if (!asked || strncmp(asked, name, length) || (asked[length] && asked[length] != ':')) return 0;
+    if (before++ != (asked[length] ? atoi(asked + length + 1) : 0)) return 0;
+    fprintf(stderr, "driver double: %s fails as asked\n", name);
+    return 1;
+}
 static int setting(const char* name, int fallback) { return getenv(name) ? atoi(getenv(name)) : fallback; }
 
 // ---- Handles and memory --------------------------------------------------------------------------------------------------------
@@ -26,6 +36,7 @@ typedef struct Object {
     char name[64];
     int done;       // an event: its last record was passed
     int recorded;   // an event
+    int timing;     // an event: it may be asked for its time
     uint64_t time;  // an event
     int shared;     // a function: dynamic shared memory that it may have
     struct Op* work;
@@ -36,7 +47,7 @@ typedef struct Object {
 static Object objects[MOST];
 static __thread Object* current;
 static Object *the_context, *the_stream;
-static uint64_t blocks[MOST], sizes[MOST], pinned[MOST];
+static uint64_t blocks[MOST], sizes[MOST], pinned[MOST], pinned_sizes[MOST];
 
 static Object* make(enum Kind kind) {
     for (int i = 0; i < MOST; ++i) {
@@ -49,12 +60,14 @@ static Object* make(enum Kind kind) {
     abort();
 }
 static int is(Object* o, enum Kind kind) { return o >= objects && o < objects + MOST && o->kind == kind; }
-static int inside(uint64_t address, uint64_t bytes) {
+static int within(const uint64_t* starts, const uint64_t* lengths, uint64_t address, uint64_t bytes) {
     for (int i = 0; i < MOST; ++i) {
-        if (blocks[i] && address >= blocks[i] && address + bytes <= blocks[i] + sizes[i]) return 1;
+        if (starts[i] && address >= starts[i] && address + bytes <= starts[i] + lengths[i]) return 1;
     }
     return 0;
 }
+static int inside(uint64_t address, uint64_t bytes) { return within(blocks, sizes, address, bytes); }
+static int locked(uint64_t address, uint64_t bytes) { return within(pinned, pinned_sizes, address, bytes); }
 
 // ---- The queue -----------------------------------------------------------------------------------------------------------------
 
@@ -67,7 +80,6 @@ typedef struct Op {
 
 static Op queue[MOST], captured[MOST];
 static int queued, capturing, kept;
-static unsigned most_shared;  // bytes that a launch asked for
 static Object** capturer;  // the `current` of the thread that captures
 static uint64_t now;
 
@@ -90,6 +102,8 @@ static uint16_t to_half(float x) {
 
 static void run(Op* op) {
     ++now;
+    if (op->kind == COPY || op->kind == SET) CHECK(inside(op->to, op->bytes) || locked(op->to, op->bytes));
+    if (op->kind == COPY) CHECK(inside(op->from, op->bytes) || locked(op->from, op->bytes));
     if (op->kind == COPY) memcpy((void*)op->to, (void*)op->from, op->bytes);
     if (op->kind == SET) memset((void*)op->to, op->byte, op->bytes);
     if (op->kind == ADD) {
@@ -146,6 +160,7 @@ CUresult cuDeviceTotalMem_v2(size_t* bytes, int device) {
 }
 CUresult cuDeviceGetAttribute(int* value, int attribute, int device) {
     CHECK(device >= 70);
+    MAYBE_FAIL(INVALID);
     int capability = setting("DOUBLE_CAPABILITY", 80);
     switch (attribute) {
         case 16: *value = 108; return OK;               // MULTIPROCESSOR_COUNT
@@ -158,6 +173,8 @@ CUresult cuDeviceGetAttribute(int* value, int attribute, int device) {
 }
 CUresult cuDevicePrimaryCtxRetain(Object** context, int device) {
     CHECK(device >= 70 && !the_context);
+    MAYBE_FAIL(OUT_OF_MEMORY);
+    fprintf(stderr, "driver double: card %d is taken\n", device - 70);
     return *context = the_context = make(CONTEXT), OK;
 }
 CUresult cuCtxSetCurrent(Object* context) {
@@ -173,14 +190,18 @@ CUresult cuDevicePrimaryCtxRelease_v2(int device) {
         CHECK(objects[i].kind == NONE || objects[i].kind == CONTEXT || objects[i].kind == FUNCTION);
     }
     the_context->kind = NONE, the_context = NULL;
-    fprintf(stderr, "driver double: at most %u bytes of shared memory\n", most_shared);
-    fprintf(stderr, "driver double: all is given back\n");
     return OK;
+}
+__attribute__((destructor)) static void at_the_end(void) {
+    fprintf(stderr, "driver double: %s\n", the_context ? "the context is still held" : "all is given back");
 }
 
 // ---- Memory --------------------------------------------------------------------------------------------------------------------
 
-CUresult cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = (size_t)79 << 30, *total = (size_t)80 << 30, OK; }
+CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
+    CHECK(current);
+    return *free = (size_t)79 << 30, *total = (size_t)80 << 30, OK;
+}
 CUresult cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     CHECK(current && !capturing && bytes > 0);
     MAYBE_FAIL(OUT_OF_MEMORY);
@@ -209,7 +230,7 @@ CUresult cuMemHostAlloc(void** memory, size_t bytes, unsigned flags) {
     CHECK(current && flags == 0);
     MAYBE_FAIL(OUT_OF_MEMORY);
     for (int i = 0; i < MOST; ++i) {
-        if (!pinned[i]) return pinned[i] = (uint64_t)(*memory = malloc(bytes)), OK;
+        if (!pinned[i]) return pinned[i] = (uint64_t)(*memory = malloc(bytes)), pinned_sizes[i] = bytes, OK;
     }
     abort();
 }
@@ -222,19 +243,23 @@ CUresult cuMemFreeHost(void* memory) {
     return INVALID;
 }
 CUresult cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Object* stream) {
-    CHECK(!capturing && inside(to, bytes));
+    CHECK(!capturing && inside(to, bytes) && locked((uint64_t)from, bytes));
+    MAYBE_FAIL(INVALID);
     return submit((Op){COPY, .to = to, .from = (uint64_t)from, .bytes = bytes}, stream);
 }
 CUresult cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Object* stream) {
-    CHECK(!capturing && inside(from, bytes));
+    CHECK(!capturing && inside(from, bytes) && locked((uint64_t)to, bytes));
+    MAYBE_FAIL(INVALID);
     return submit((Op){COPY, .to = (uint64_t)to, .from = from, .bytes = bytes}, stream);
 }
 CUresult cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Object* stream) {
     CHECK(inside(to, bytes) && inside(from, bytes) && (to + bytes <= from || from + bytes <= to));
+    MAYBE_FAIL(INVALID);
     return submit((Op){COPY, .to = to, .from = from, .bytes = bytes}, stream);
 }
 CUresult cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, Object* stream) {
     CHECK(inside(to, bytes));
+    MAYBE_FAIL(INVALID);
     return submit((Op){SET, .to = to, .byte = byte, .bytes = bytes}, stream);
 }
 
@@ -251,12 +276,14 @@ CUresult cuStreamDestroy_v2(Object* stream) {
 }
 CUresult cuStreamSynchronize(Object* stream) {
     CHECK(current && is(stream, STREAM) && !capturing);
-    if (queued && getenv("DOUBLE_FAIL") && !strcmp(getenv("DOUBLE_FAIL"), __func__)) return queued = 0, 719;
+    if (queued) MAYBE_FAIL((queued = 0, 719));
     return run_until(NULL), OK;
 }
 CUresult cuEventCreate(Object** event, unsigned flags) {
-    CHECK(current && (flags == 0 || flags == 2));
-    return *event = make(EVENT), OK;
+    CHECK(current && (flags == 0 || flags == 2));  // DEFAULT, DISABLE_TIMING
+    MAYBE_FAIL(OUT_OF_MEMORY);
+    *event = make(EVENT);
+    return (*event)->timing = flags == 0, OK;
 }
 CUresult cuEventRecord(Object* event, Object* stream) {
     CHECK(is(event, EVENT) && !capturing);
@@ -271,27 +298,33 @@ CUresult cuEventSynchronize(Object* event) {
     return OK;
 }
 CUresult cuEventElapsedTime_v2(float* milliseconds, Object* start, Object* end) {
-    CHECK(current && is(start, EVENT) && is(end, EVENT) && start->done && end->done);
+    CHECK(current && is(start, EVENT) && is(end, EVENT) && start->done && end->done && start->timing && end->timing);
+    MAYBE_FAIL(INVALID);
     return *milliseconds = (float)(end->time - start->time), OK;
 }
 CUresult cuEventDestroy_v2(Object* event) {
     CHECK(current && is(event, EVENT));
-    for (int i = 0; i < queued; ++i) CHECK(queue[i].event != event);
+    for (int i = 0; i < queued; ++i) {
+        if (queue[i].event == event) queue[i].kind = NOTHING;  // allowed: it is forgotten when the queue comes to it
+    }
     return event->kind = NONE, OK;
 }
 CUresult cuStreamBeginCapture_v2(Object* stream, int mode) {
     CHECK(current && is(stream, STREAM) && mode == 1 && !capturing);  // THREAD_LOCAL
+    MAYBE_FAIL(INVALID);
     return capturing = 1, kept = 0, capturer = &current, OK;
 }
 CUresult cuStreamEndCapture(Object* stream, Object** graph) {
     CHECK(current && is(stream, STREAM) && capturing && capturer == &current);
     capturing = 0;
+    MAYBE_FAIL(INVALID);
     *graph = make(GRAPH);
     (*graph)->work = memcpy(malloc(sizeof captured), captured, sizeof captured), (*graph)->count = kept;
     return OK;
 }
 CUresult cuGraphInstantiateWithFlags(Object** instance, Object* graph, unsigned long long flags) {
     CHECK(current && is(graph, GRAPH) && flags == 0);
+    MAYBE_FAIL(OUT_OF_MEMORY);
     *instance = make(INSTANCE);
     (*instance)->work = memcpy(malloc(sizeof captured), graph->work, sizeof captured), (*instance)->count = graph->count;
     return OK;
@@ -301,7 +334,8 @@ CUresult cuGraphDestroy(Object* graph) {
     return free(graph->work), graph->kind = NONE, OK;
 }
 CUresult cuGraphLaunch(Object* instance, Object* stream) {
-    CHECK(is(instance, INSTANCE) && !capturing);
+    CHECK(current && is(instance, INSTANCE) && is(stream, STREAM) && !capturing);
+    MAYBE_FAIL(OUT_OF_MEMORY);
     for (int i = 0; i < instance->count; ++i) submit(instance->work[i], stream);
     return OK;
 }
@@ -321,7 +355,7 @@ CUresult cuModuleLoadData(Object** module, const void* image) {
 CUresult cuModuleLoadDataEx(Object** module, const void* image, unsigned count, int* options, void** values) {
     CHECK(current && !capturing && count == 2 && options[0] == 5 && options[1] == 6);  // ERROR_LOG_BUFFER, ..._SIZE_BYTES
     CHECK(strstr(image, ".version 9.0") && strstr(image, ".target sm_80"));
-    if (getenv("DOUBLE_FAIL") && !strcmp(getenv("DOUBLE_FAIL"), __func__)) {
+    if (fails(__func__)) {
         snprintf(values[0], (size_t)values[1], "ptxas says no");
         return UNSUPPORTED;
     }
@@ -333,6 +367,7 @@ CUresult cuModuleUnload(Object* module) {
 }
 CUresult cuModuleGetFunction(Object** function, Object* module, const char* name) {
     CHECK(current && is(module, MODULE));
+    MAYBE_FAIL(NOT_FOUND);
     *function = make(FUNCTION);
     (*function)->shared = 48 << 10;
     snprintf((*function)->name, sizeof (*function)->name, "%s", name);
@@ -340,6 +375,8 @@ CUresult cuModuleGetFunction(Object** function, Object* module, const char* name
 }
 CUresult cuFuncSetAttribute(Object* function, int attribute, int value) {
     CHECK(current && is(function, FUNCTION) && attribute == 8 && value <= 163 * 1024);  // MAX_DYNAMIC_SHARED_SIZE_BYTES
+    MAYBE_FAIL(INVALID);
+    fprintf(stderr, "driver double: %s may have %d bytes of shared memory\n", function->name, value);
     return function->shared = value, OK;
 }
 CUresult cuLaunchKernel(Object* function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared,
@@ -347,7 +384,7 @@ CUresult cuLaunchKernel(Object* function, unsigned x, unsigned y, unsigned z, un
     CHECK(is(function, FUNCTION) && x && y && z && bx && by && bz && params && !extra);
     MAYBE_FAIL(700);
     if ((int)shared > function->shared) return INVALID;
-    if (shared > most_shared) most_shared = shared;
+    fprintf(stderr, "driver double: %s: grid %u %u %u, block %u %u %u, %u bytes\n", function->name, x, y, z, bx, by, bz, shared);
     if (strcmp(function->name, "add_forward_f16")) return submit((Op){.kind = NOTHING}, stream);
     CHECK(bx == 256 && by == 1 && bz == 1 && y == 1 && z == 1);
     return submit((Op){ADD, .to = *(uint64_t*)params[0], .from = *(uint64_t*)params[1], .other = *(uint64_t*)params[2],

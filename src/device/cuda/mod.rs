@@ -10,6 +10,7 @@ pub(super) use probe::{cards, driver};
 
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::kernels::Choice;
+use super::lock;
 use super::signature::Signature;
 use crate::{Error, Result};
 use cudarc::driver::{result, sys};
@@ -18,7 +19,7 @@ use staging::Staging;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::null_mut;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Most parameters of a kernel.
@@ -72,10 +73,6 @@ impl<T> Failure<T> for std::result::Result<T, result::DriverError> {
             message: format!("{}; with CUDA_LAUNCH_BLOCKING=1 the error names the kernel", driver_error(e)),
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cuda {
@@ -135,10 +132,10 @@ impl Cuda {
     fn with_staging(&self, work: impl FnOnce(&mut Staging) -> Result<()>) -> Result<()> {
         self.bind()?;
         let mut staging = lock(&self.staging);
-        if staging.is_none() {
-            *staging = Some(Staging::new().failed(self, "lock memory of the host for copies")?);
-        }
-        staging.as_mut().map_or(Ok(()), work)
+        work(match &mut *staging {
+            Some(staging) => staging,
+            none => none.insert(Staging::new().failed(self, "lock memory of the host for copies")?),
+        })
     }
 }
 
@@ -155,10 +152,6 @@ impl Backend for Cuda {
         self.bind()?;
         let (free, total) = result::mem_get_info().failed(self, "tell its memory")?;
         Ok(MemoryInfo { free: free as u64, total: total as u64 })
-    }
-
-    fn separate_tensors(&self) -> bool {
-        false
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
