@@ -13,7 +13,6 @@ pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 
 use super::embed;
-use crate::device::cpu::gemm::Activation;
 use crate::device::{Cost, Cpu, Device, Exec, Gpu, Tensor};
 use crate::tensor::Shape;
 use crate::{Error, Result};
@@ -42,7 +41,7 @@ fn produce<'e>(
 /// x sigmoid(x), in a new tensor.
 pub fn silu<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Silu, [x.f32()], out);
-    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| gpu::activate(exec, gpu, Activation::Silu, x, out))
+    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| gpu::silu(exec, gpu, x, out))
 }
 
 /// x + y, same shapes.
