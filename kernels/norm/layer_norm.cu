@@ -8,7 +8,7 @@
 //   layer_norm_forward_{f16,bf16}      128     ceil(rows / 4)    0     C a multiple of 8, at most 2048; pointers of 16 bytes
 //   layer_norm_forward_any_{f16,bf16}  256     rows              64    every C
 // The first gives a warp a row and keeps it in registers. The second gives a block a row and reads it three times, out of L1 but
-// for the first (62 and at most 39 registers); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
+// for the first (62 and 32 registers); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
 //
 // Moves 4 bytes an element for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured:
 // not yet.

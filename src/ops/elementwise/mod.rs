@@ -8,7 +8,7 @@ mod pixels;
 mod tests;
 mod timestep;
 
-pub use cases::{Case, cases};
+pub use cases::cases;
 pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 

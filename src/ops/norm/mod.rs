@@ -6,7 +6,7 @@ pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
-pub use cases::{GroupCase, LayerCase, group_cases, layer_cases};
+pub use cases::{GroupCase, group_cases, layer_cases};
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
 use crate::tensor::{DType, HostTensor};
