@@ -138,7 +138,7 @@ fn errors_are_those_of_a_plain_loop() {
 #[test]
 fn activations_are_rounded_once() {
     let mut values: Vec<f32> = (-600..=600).map(|i| i as f32 / 100.0).collect();
-    values.extend([-60_000.0, -300.0, 300.0, 60_000.0, f32::NAN]);
+    values.extend([-1e30, -60_000.0, -300.0, 300.0, 60_000.0, 1e30, f32::NAN]);
     let n = values.len();
     for device in devices() {
         for activation in [Activation::Gelu, Activation::QuickGelu, Activation::Silu] {
@@ -148,6 +148,9 @@ fn activations_are_rounded_once() {
             let found = data.run(&device, Precision::F32, activation);
             let exact = data.reference(&device, Precision::F32, activation);
             for ((x, found), Sum { exact, .. }) in values.iter().zip(&found).zip(&exact) {
+                if round_to(device.storage(), *x).is_infinite() {
+                    continue;
+                }
                 let what = format!("{activation:?} of {x}: {found} for {exact} on {}", label(&device));
                 assert_eq!(exact.is_nan(), found.is_nan(), "{what}");
                 // Beside the rounding: 2^-17 for the exponential of f32, and what the reference for GELU is off by.

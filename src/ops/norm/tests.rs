@@ -189,6 +189,25 @@ fn sums_of_integers_are_exact() {
     }
 }
 
+/// A shift that takes away nearly all of what is shifted shows whether that was rounded to the storage type.
+#[test]
+fn nothing_is_rounded_before_the_shift() {
+    const C: usize = 2056;
+    let all_one = |i: usize| (0, i);
+    for device in gpus() {
+        let x = stored(&device, &noise(1, C));
+        let normalised = formula!(f64, &x, [1.0; C], [0.0; C], 1e-5f32, false, all_one);
+        let bias: Vec<f32> = normalised.iter().zip(noise(2, C)).map(|(y, b)| b - 64.0 * *y as f32).collect();
+        let input = Input { groups: 1, silu: false, weight: vec![64.0; C], bias, ..Input::noise(1, [1, 1], C, 0, 1) };
+        let exact = formula!(f64, &x, input.weight, input.bias, 1e-5f32, false, all_one);
+        let plain = formula!(f32, &x, input.weight, input.bias, 1e-5f32, false, all_one);
+        assert_close(&device, "group norm", &input.run(&device), &plain, &exact);
+        let norm = input.norm(&device).unwrap();
+        let found = run(&device, |exec, out| keep(&layer_norm(exec, &norm, &exec.input([1, C], &x)?)?, out));
+        assert_close(&device, "layer norm", &found, &plain, &exact);
+    }
+}
+
 /// Values of mean 0 and variance 1 without eps are only scaled and shifted; a constant gives the shift.
 #[test]
 fn units_and_constants_are_exact() {
