@@ -152,7 +152,7 @@ fn spills_need_a_reason() {
 fn the_program_compiles_one_file_and_says_what_it_read() {
     let root = workspace("program");
     write(&root, "common.cuh", COMMON);
-    write(&root, "norm/scale.cu", SCALE);
+    write(&root, "norm/scale.cu", &SCALE.replace("common.cuh", "../common.cuh"));
     write(&root, "fill.cu", &FILL.replace("1.0f;", "one;"));
     nvcc(&root); // links the toolkit
     let run = |arguments: &[&str]| {
