@@ -47,7 +47,10 @@ impl Embedding {
 
 const OP: &str = "embed";
 
-/// ids `[B * T]` -> `[B, T, C]`: `tokens[id] + positions[t]`. Ids outside the table are an error.
+/// ids `[B * T]` -> `[B, T, C]`: `tokens[id] + positions[t]`, T being `length`.
+///
+/// # Errors
+/// If an id is outside the token table, `length` outside the position table, or the ids are no whole texts.
 pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length: usize) -> Result<Tensor<'e>> {
     let &Embedding { vocabulary, positions, width, .. } = embedding;
     if length == 0 || length > positions || ids.is_empty() || !ids.len().is_multiple_of(length) {
