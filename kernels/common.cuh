@@ -73,12 +73,6 @@ template <typename T>
 constexpr int LANES = 16 / sizeof(T);
 
 // Elements in the order of memory.
-__device__ inline void unpack(const uint4& packed, float (&x)[4], float) {
-    x[0] = __uint_as_float(packed.x);
-    x[1] = __uint_as_float(packed.y);
-    x[2] = __uint_as_float(packed.z);
-    x[3] = __uint_as_float(packed.w);
-}
 template <typename T>
 __device__ inline void unpack(const uint4& packed, float (&x)[8], T) {
     const uint32_t pairs[4] = {packed.x, packed.y, packed.z, packed.w};
@@ -97,7 +91,6 @@ __device__ inline uint4 pack(const float (&x)[8], T) {
     return {pack_pair(x[0], x[1], T{}), pack_pair(x[2], x[3], T{}), pack_pair(x[4], x[5], T{}), pack_pair(x[6], x[7], T{})};
 }
 
-__device__ inline void unpack(float single, float (&x)[1], float) { x[0] = single; }
 template <typename T>
 __device__ inline void unpack(T single, float (&x)[1], T) {
     x[0] = to_float(single);
@@ -124,6 +117,20 @@ __device__ inline void load(const T* from, float (&x)[N]) {
     unpack(read<T, N>(from), x, T{});
 }
 
+// Parameters: f32, whatever the storage. N is 1 or a multiple of 4.
+template <int N>
+__device__ inline void load(const float* from, float (&x)[N]) {
+    if constexpr (N == 1) {
+        x[0] = *from;
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i += 4) {
+            const float4 four = *reinterpret_cast<const float4*>(from + i);
+            x[i] = four.x, x[i + 1] = four.y, x[i + 2] = four.z, x[i + 3] = four.w;
+        }
+    }
+}
+
 template <typename T, int N>
 __device__ inline void store(T* to, const float (&x)[N]) {
     static_assert(N == LANES<T> || N == 1);
@@ -141,41 +148,31 @@ __device__ inline bool aligned_to_vectors(const P*... pointers) {
 
 // ---- Sums and maxima in a fixed order -------------------------------------------------------------------------------
 
-// Over the lanes of a warp, a butterfly: every lane has the same bits.
-__device__ inline float warp_sum(float x) {
-#pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
-    return x;
-}
-
+struct Sum {
+    __device__ static float of(float x, float y) { return x + y; }
+};
 // NaN if any is NaN.
-__device__ inline float warp_max(float x) {
+struct Max {
+    __device__ static float of(float x, float y) { return max_nan(x, y); }
+};
+
+// Over the lanes of a warp, a butterfly: every lane has the same bits.
+template <class OPERATION>
+__device__ inline float warp_reduce(float x) {
 #pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) x = max_nan(x, __shfl_xor_sync(ALL_LANES, x, distance));
+    for (int distance = WARP / 2; distance > 0; distance /= 2) x = OPERATION::of(x, __shfl_xor_sync(ALL_LANES, x, distance));
     return x;
 }
 
 // Over all threads of a block of WARPS whole warps, warps in ascending order. One barrier; `scratch` is not written again before
 // the next barrier that the block passes.
-template <int WARPS>
-__device__ inline float block_sum(float x, float (&scratch)[WARPS]) {
-    x = warp_sum(x);
+template <class OPERATION, int WARPS>
+__device__ inline float block_reduce(float x, float (&scratch)[WARPS]) {
+    x = warp_reduce<OPERATION>(x);
     if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
-    __syncthreads();  // the sums of all warps are in scratch
-    float sum = scratch[0];
+    __syncthreads();  // the results of all warps are in scratch
+    float result = scratch[0];
 #pragma unroll
-    for (int warp = 1; warp < WARPS; ++warp) sum += scratch[warp];
-    return sum;
-}
-
-// As block_sum, NaN if any is NaN.
-template <int WARPS>
-__device__ inline float block_max(float x, float (&scratch)[WARPS]) {
-    x = warp_max(x);
-    if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
-    __syncthreads();  // the maxima of all warps are in scratch
-    float max = scratch[0];
-#pragma unroll
-    for (int warp = 1; warp < WARPS; ++warp) max = max_nan(max, scratch[warp]);
-    return max;
+    for (int warp = 1; warp < WARPS; ++warp) result = OPERATION::of(result, scratch[warp]);
+    return result;
 }

@@ -1,4 +1,4 @@
-// Activations, used alone (activation.cu) and in the epilogue of products (gemm/). The same functions as src/device/cpu/math.rs.
+// Activations, alone and behind products and norms. The same functions as src/device/cpu/math.rs.
 #pragma once
 #include "../common.cuh"
 

@@ -16,23 +16,13 @@ struct ScaleParams {
 };
 PARAMS_LAYOUT(ScaleParams, count, a, unused)
 
-template <typename T>
-__device__ inline void scale(T* y, const T* x, const ScaleParams& p) {
-    map<T, 1>(p.count, y, {x}, [a = p.a](float x) { return a * x; });
-}
-
-template <typename T>
-__device__ inline void guidance(T* y, const T* u, const T* c, const ScaleParams& p) {
-    map<T, 2>(p.count, y, {u, c}, [a = p.a](float u, float c) { return fmaf(a, c - u, u); });
-}
-
 #define SCALE(T)                                                                                                   \
     extern "C" __global__ void __launch_bounds__(MAP_THREADS) scale_forward_##T(T* y, const T* x, ScaleParams p) { \
-        scale(y, x, p);                                                                                            \
+        map<T, 1>(p.count, y, {x}, [a = p.a](float x) { return a * x; });                                          \
     }                                                                                                              \
     extern "C" __global__ void __launch_bounds__(MAP_THREADS)                                                      \
         guidance_forward_##T(T* y, const T* u, const T* c, ScaleParams p) {                                        \
-        guidance(y, u, c, p);                                                                                      \
+        map<T, 2>(p.count, y, {u, c}, [a = p.a](float u, float c) { return fmaf(a, c - u, u); });                  \
     }
 
 SCALE(f16)

@@ -1,20 +1,20 @@
 // y = act(x W^T + bias) + residual, a linear layer. Reference: src/ops/gemm (PyTorch's `nn.Linear` with its neighbours).
 //
-//   x [M, K], W [N, K], residual [M, N], y [M, N]   f16 or bf16, row-major, rows `ld_*` elements apart
+//   x [M, K], W [N, K], residual [M, N], y [M, N]   f16 or bf16, row-major
 //   bias [N]                                        f32
 // Sums are f32, over k in ascending steps of 16 whatever the tile; bias, activation and residual are applied in f32 and the
-// result is rounded once. So neither M, nor the place of a row, nor the entry changes a bit. `bias` and `residual` may be null; y
-// may be the residual, and nothing else may overlap y.
+// result is rounded once. So neither M, nor the place of a row, nor the entry changes a bit. `residual` may be null, or y; nothing
+// else may overlap y.
 //
-// Entries                     threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  blocks an SM (A100, H100,
-// 4090)
-//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        73728          240 (248)          2, 2, 1
-//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        65536          214 (222)          2, 2, 1
-//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        32768           96 (96)           4, 5, 3
-//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        32768          108 (106)          4, 4, 3
-// Grid: ceil(M / tile M) * ceil(N / tile N) blocks in x. M, N, K are at least 1, and ld_x, ld_w below 2^23.
-// The first three need K, N and every ld to be multiples of 8 and every pointer of 16 bytes. `any` takes all sizes and loads
-// element by element through registers: for what is rare and small. M is free in all of them.
+//                                                                                                 blocks an SM
+// Entries                     threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  (A100, H100, 4090)
+//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        73728          240 (244)          2, 2, 1
+//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        65536          214 (218)          2, 2, 1
+//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        32768           95 (96)           4, 5, 3
+//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        32768          109 (106)          4, 4, 3
+// Grid: ceil(M / tile M) * ceil(N / tile N) blocks in x. M, N, K are at least 1, and K below 2^23.
+// The first three need K and N to be multiples of 8 and every pointer of 16 bytes. `any` takes all sizes and loads element by
+// element through registers: for what is rare and small. M is free in all of them.
 // Every width of SD's UNet is a multiple of 160, so 128x160 wastes nothing there; 128x128 is for CLIP's (768, 1024, 1280, 4096).
 //
 // Moves 2 (M K + N K + M N) bytes (+ 2 M N with a residual) for 2 M N K FLOP: at K = N = 320 that is 160 FLOP a byte, the balance
@@ -60,16 +60,12 @@ using Tile128x128 = Tile<128, 128, 2, 2, 4, 2>;
 using Tile64x64 = Tile<64, 64, 2, 2, 4, 4>;
 
 struct GemmNtParams {
-    int64_t ld_x;
-    int64_t ld_w;
-    int64_t ld_y;
-    int64_t ld_residual;
     uint32_t m;
     uint32_t n;
     uint32_t k;
     uint32_t activation;  // enum Activation
 };
-PARAMS_LAYOUT(GemmNtParams, ld_x, ld_w, ld_y, ld_residual, m, n, k, activation)
+PARAMS_LAYOUT(GemmNtParams, m, n, k, activation)
 
 // Rows of a stage are 64 bytes: chunk c of row r lies at c ^ (r / 2 % 4). Eight threads that copy in two rows, and eight rows of
 // one chunk that ldmatrix reads, cover all 32 banks once.
@@ -103,17 +99,17 @@ struct RowCopy {
     static_assert(STEP % 8 == 0);  // the swizzle is that of the first row in all passes
 
     const char* base;
-    uint32_t offsets[PASSES];  // of the rows, in bytes: below ROWS ld 2 < 2^32
+    uint32_t offsets[PASSES];  // of the rows, in bytes: below ROWS K 2 < 2^32
     uint32_t chunk;
     uint32_t position;
 
-    __device__ RowCopy(const T* matrix, int64_t ld, uint32_t first, uint32_t rows) {
+    __device__ RowCopy(const T* matrix, uint32_t first, uint32_t rows, uint32_t k) {
         const uint32_t row = threadIdx.x / CHUNKS, last = rows - 1 - first;
-        base = reinterpret_cast<const char*>(matrix + first * ld);
+        base = reinterpret_cast<const char*>(matrix + static_cast<uint64_t>(first) * k);
         chunk = threadIdx.x % CHUNKS;
         position = swizzled(row, chunk);
 #pragma unroll
-        for (int i = 0; i < PASSES; ++i) offsets[i] = min(row + i * STEP, last) * static_cast<uint32_t>(ld) * sizeof(T);
+        for (int i = 0; i < PASSES; ++i) offsets[i] = min(row + i * STEP, last) * k * sizeof(T);
     }
 
     // Starts the copies of columns `first_k` to `first_k + TILE_K` of `k`.
@@ -186,24 +182,18 @@ __device__ inline void multiply_stage(float (&sums)[TILE::MMAS_M][TILE::MMAS_N][
 template <typename T, int N>
 __device__ inline void finish(float (&sums)[N], T* y, const float* bias, const T* residual, const GemmNtParams& p, uint32_t row,
                               uint32_t column) {
-    if (bias != nullptr) {
-        constexpr int WIDTH = N == 1 ? 1 : LANES<float>;
+    const uint64_t at = static_cast<uint64_t>(row) * p.n + column;
+    float added[N];
+    load(bias + column, added);
 #pragma unroll
-        for (int i = 0; i < N; i += WIDTH) {
-            float added[WIDTH];
-            load(bias + column + i, added);
-#pragma unroll
-            for (int j = 0; j < WIDTH; ++j) sums[i + j] += added[j];
-        }
-    }
+    for (int i = 0; i < N; ++i) sums[i] += added[i];
     activate(sums, p.activation);
     if (residual != nullptr) {
-        float added[N];
-        load(residual + row * p.ld_residual + column, added);
+        load(residual + at, added);
 #pragma unroll
         for (int i = 0; i < N; ++i) sums[i] += added[i];
     }
-    store(y + row * p.ld_y + column, sums);
+    store(y + at, sums);
 }
 
 // Takes the sums of a warp, whose first row and column of y are given, through shared memory, so that a lane has 8 neighbouring
@@ -273,8 +263,8 @@ template <typename T, class TILE, bool VECTORS>
 __device__ inline void gemm_nt(T* y, const T* x, const T* w, const float* bias, const T* residual, const GemmNtParams& p) {
     auto& shared = *reinterpret_cast<GemmNtShared<TILE>*>(gemm_nt_shared);
     const TilePosition tile = raster<TILE>(blockIdx.x, p);
-    const RowCopy<T, TILE::M, TILE::THREADS, VECTORS> copy_x(x, p.ld_x, tile.row, p.m);
-    const RowCopy<T, TILE::N, TILE::THREADS, VECTORS> copy_w(w, p.ld_w, tile.column, p.n);
+    const RowCopy<T, TILE::M, TILE::THREADS, VECTORS> copy_x(x, tile.row, p.m, p.k);
+    const RowCopy<T, TILE::N, TILE::THREADS, VECTORS> copy_w(w, tile.column, p.n, p.k);
     const uint32_t steps = (p.k - 1) / TILE_K + 1;
     const auto start = [&](uint32_t step) {
         if (step < steps) {

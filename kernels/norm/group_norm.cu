@@ -99,6 +99,26 @@ struct Place {
     }
 };
 
+// Calls work(position, x [N]) for the positions of this thread from `first` to `end`, BATCH loads under way at once.
+template <int N, int BATCH, typename T, typename F>
+__device__ inline void for_each_position(const Column<T>& from, uint32_t first, uint32_t end, const Place& place, F work) {
+    for (uint32_t position = first + place.row; position < end; position += BATCH * place.rows) {
+        typename Stored<T, N>::Type stored[BATCH];
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            if (position + k * place.rows < end) stored[k] = read<T, N>(from.position(position + k * place.rows));
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            const uint32_t at = position + k * place.rows;
+            if (at >= end) break;
+            float x[N];
+            unpack(stored[k], x, T{});
+            work(at, x);
+        }
+    }
+}
+
 // ---- Statistics of a chunk ------------------------------------------------------------------------------------------
 
 // Sums of x - origin and its square over the positions of this thread.
@@ -107,25 +127,14 @@ __device__ inline void sum_positions(const Column<T>& from, uint32_t first, uint
                                      float (&squares)[N]) {
     float origin[N];
     load(from.position(first), origin);
-    for (uint32_t position = first + place.row; position < end; position += STATISTICS_BATCH * place.rows) {
-        typename Stored<T, N>::Type stored[STATISTICS_BATCH];
+    for_each_position<N, STATISTICS_BATCH>(from, first, end, place, [&](uint32_t, const float(&x)[N]) {
 #pragma unroll
-        for (int k = 0; k < STATISTICS_BATCH; ++k) {
-            if (position + k * place.rows < end) stored[k] = read<T, N>(from.position(position + k * place.rows));
+        for (int i = 0; i < N; ++i) {
+            const float difference = x[i] - origin[i];
+            sums[i] += difference;
+            squares[i] = fmaf(difference, difference, squares[i]);
         }
-#pragma unroll
-        for (int k = 0; k < STATISTICS_BATCH; ++k) {
-            if (position + k * place.rows >= end) break;
-            float x[N];
-            unpack(stored[k], x, T{});
-#pragma unroll
-            for (int i = 0; i < N; ++i) {
-                const float difference = x[i] - origin[i];
-                sums[i] += difference;
-                squares[i] = fmaf(difference, difference, squares[i]);
-            }
-        }
-    }
+    });
 }
 
 template <typename T, int N>
@@ -172,12 +181,12 @@ __device__ inline void group_norm_statistics(float2* statistics, const T* x, con
         const Channel* of_group = channels + group * size;
         float mean = 0.0f, squares = 0.0f;
         for (uint32_t c = threadIdx.x % WARP; c < size; c += WARP) mean += of_group[c].mean - of_group[0].mean;
-        mean = of_group[0].mean + warp_sum(mean) / size;
+        mean = of_group[0].mean + warp_reduce<Sum>(mean) / size;
         for (uint32_t c = threadIdx.x % WARP; c < size; c += WARP) {
             const float difference = of_group[c].mean - mean;
             squares += of_group[c].squares + (end - first) * difference * difference;
         }
-        squares = warp_sum(squares);
+        squares = warp_reduce<Sum>(squares);
         const uint64_t at = (static_cast<uint64_t>(blockIdx.y) * p.groups + group) * p.chunks + blockIdx.x;
         if (threadIdx.x % WARP == 0) statistics[at] = make_float2(mean, squares);
     }
@@ -196,13 +205,13 @@ __device__ inline void merge_chunks(Group* groups, const float2* statistics, con
             const uint32_t count = min(p.chunk, p.positions - c * p.chunk);
             mean += (of_group[c].x - origin) * count;
         }
-        mean = origin + warp_sum(mean) / p.positions;
+        mean = origin + warp_reduce<Sum>(mean) / p.positions;
         for (uint32_t c = threadIdx.x % WARP; c < p.chunks; c += WARP) {
             const float count = static_cast<float>(min(p.chunk, p.positions - c * p.chunk)) * size;
             const float difference = of_group[c].x - mean;
             squares += of_group[c].y + count * difference * difference;
         }
-        const float variance = warp_sum(squares) / (static_cast<float>(p.positions) * size);
+        const float variance = warp_reduce<Sum>(squares) / (static_cast<float>(p.positions) * size);
         if (threadIdx.x % WARP == 0) groups[group] = {mean, rsqrt_approx(variance + p.eps)};
     }
 }
@@ -222,24 +231,12 @@ __device__ inline void apply_positions(T* y, uint32_t channels, const Column<T>&
         factor[i] = groups[group].factor * weight[channel + i];
         shift[i] = bias[channel + i];
     }
-    for (uint32_t position = first + place.row; position < end; position += APPLY_BATCH * place.rows) {
-        typename Stored<T, N>::Type stored[APPLY_BATCH];
+    for_each_position<N, APPLY_BATCH>(from, first, end, place, [&](uint32_t position, float(&x)[N]) {
 #pragma unroll
-        for (int k = 0; k < APPLY_BATCH; ++k) {
-            if (position + k * place.rows < end) stored[k] = read<T, N>(from.position(position + k * place.rows));
-        }
-#pragma unroll
-        for (int k = 0; k < APPLY_BATCH; ++k) {
-            const uint32_t at = position + k * place.rows;
-            if (at >= end) break;
-            float values[N];
-            unpack(stored[k], values, T{});
-#pragma unroll
-            for (int i = 0; i < N; ++i) values[i] = fmaf(values[i] - mean[i], factor[i], shift[i]);
-            if (p.silu) activate(values, ACTIVATION_SILU);
-            store(y + static_cast<uint64_t>(at) * channels + channel, values);
-        }
-    }
+        for (int i = 0; i < N; ++i) x[i] = fmaf(x[i] - mean[i], factor[i], shift[i]);
+        if (p.silu) activate(x, ACTIVATION_SILU);
+        store(y + static_cast<uint64_t>(position) * channels + channel, x);
+    });
 }
 
 template <typename T, int N>

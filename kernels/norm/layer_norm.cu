@@ -8,7 +8,7 @@
 //   layer_norm_forward_{f16,bf16}      128     ceil(rows / 4)    0     C a multiple of 8, at most 2048; pointers of 16 bytes
 //   layer_norm_forward_any_{f16,bf16}  256     rows              64    every C
 // The first gives a warp a row and keeps it in registers. The second gives a block a row and reads it three times, out of L1 but
-// for the first (62 and at most 39 registers); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
+// for the first (62 and 32 registers); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
 //
 // Moves 4 bytes an element for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured:
 // not yet.
@@ -28,116 +28,109 @@ PARAMS_LAYOUT(LayerNormParams, rows, channels, eps)
 
 // Of `any`.
 struct LayerNormShared {
-    float sums[ANY_WARPS];
-    float squares[ANY_WARPS];
+    float sums[2][ANY_WARPS];  // of each pass, by warp
 };
 
-// (x - mean) factor weight + bias of `N` neighbouring channels. The parameters come in vectors of 4, whatever the storage of x.
-template <int N>
-__device__ inline void scale_and_shift(float (&x)[N], float mean, float factor, const float* weight, const float* bias) {
-    constexpr int WIDTH = N == 1 ? 1 : LANES<float>;
-#pragma unroll
-    for (int i = 0; i < N; i += WIDTH) {
-        float w[WIDTH], b[WIDTH];
-        load(weight + i, w);
-        load(bias + i, b);
-#pragma unroll
-        for (int j = 0; j < WIDTH; ++j) x[i + j] = fmaf((x[i + j] - mean) * factor, w[j], b[j]);
-    }
-}
+// ---- Where a row is -------------------------------------------------------------------------------------------------
 
-// ---- A row in the registers of a warp -------------------------------------------------------------------------------
-
+// In the registers of a warp.
 template <typename T>
-__device__ inline void layer_norm(T* y, const T* x, const float* weight, const float* bias, const LayerNormParams& p) {
-    constexpr int N = LANES<T>;
-    const uint32_t row = blockIdx.x * ROWS + threadIdx.x / WARP;
-    if (row >= p.rows) return;
-    const uint32_t first = threadIdx.x % WARP * N;
-    const uint64_t start = static_cast<uint64_t>(row) * p.channels;
+struct WarpRow {
+    static constexpr int N = LANES<T>;
     uint4 packed[ROW_VECTORS];
-    float sum = 0.0f;
-#pragma unroll
-    for (int v = 0; v < ROW_VECTORS; ++v) {
-        const uint32_t channel = first + v * WARP * N;
-        if (channel < p.channels) packed[v] = *reinterpret_cast<const uint4*>(x + start + channel);
-    }
-#pragma unroll
-    for (int v = 0; v < ROW_VECTORS; ++v) {
-        if (first + v * WARP * N < p.channels) {
-            float values[N];
-            unpack(packed[v], values, T{});
-#pragma unroll
-            for (int i = 0; i < N; ++i) sum += values[i];
-        }
-    }
-    const float mean = warp_sum(sum) / p.channels;
-    float squares = 0.0f;
-#pragma unroll
-    for (int v = 0; v < ROW_VECTORS; ++v) {
-        if (first + v * WARP * N < p.channels) {
-            float values[N];
-            unpack(packed[v], values, T{});
-#pragma unroll
-            for (int i = 0; i < N; ++i) squares = fmaf(values[i] - mean, values[i] - mean, squares);
-        }
-    }
-    const float factor = rsqrt_approx(warp_sum(squares) / p.channels + p.eps);
-#pragma unroll
-    for (int v = 0; v < ROW_VECTORS; ++v) {
-        const uint32_t channel = first + v * WARP * N;
-        if (channel < p.channels) {
-            float values[N];
-            unpack(packed[v], values, T{});
-            scale_and_shift(values, mean, factor, weight + channel, bias + channel);
-            store(y + start + channel, values);
-        }
-    }
-}
+    uint32_t channels;
 
-// ---- A row of any width ---------------------------------------------------------------------------------------------
+    __device__ WarpRow(const T* x, uint32_t channels) : channels(channels) {
+#pragma unroll
+        for (int v = 0; v < ROW_VECTORS; ++v) {
+            if (channel(v) < channels) packed[v] = read<T, N>(x + channel(v));
+        }
+    }
 
-template <typename T, int N>
-__device__ inline void layer_norm_any(LayerNormShared& shared, T* y, const T* x, const float* weight, const float* bias,
-                                      const LayerNormParams& p) {
-    const uint64_t start = static_cast<uint64_t>(blockIdx.x) * p.channels;
+    // Calls work(values [N], first channel) for each vector of this thread.
+    template <typename F>
+    __device__ void for_each(F work) const {
+#pragma unroll
+        for (int v = 0; v < ROW_VECTORS; ++v) {
+            if (channel(v) < channels) {
+                float values[N];
+                unpack(packed[v], values, T{});
+                work(values, channel(v));
+            }
+        }
+    }
+
+    // Over the threads of the row.
+    __device__ float sum(float x, int) const { return warp_reduce<Sum>(x); }
+
+private:
+    __device__ static uint32_t channel(int v) { return threadIdx.x % WARP * N + v * WARP * N; }
+};
+
+// In memory, read by a block in each pass.
+template <typename T, int N_>
+struct BlockRow {
+    static constexpr int N = N_;
+    const T* x;
+    uint32_t channels;
+    LayerNormShared& shared;
+
+    template <typename F>
+    __device__ void for_each(F work) const {
+        for (uint32_t channel = threadIdx.x * N; channel < channels; channel += ANY_THREADS * N) {
+            float values[N];
+            load(x + channel, values);
+            work(values, channel);
+        }
+    }
+
+    __device__ float sum(float x, int pass) const { return block_reduce<Sum>(x, shared.sums[pass]); }
+};
+
+// ---- The formula ----------------------------------------------------------------------------------------------------
+
+template <class ROW, typename T>
+__device__ inline void layer_norm(const ROW& row, T* y, const float* weight, const float* bias, const LayerNormParams& p) {
+    constexpr int N = ROW::N;
     float sum = 0.0f, squares = 0.0f;
-    for (uint32_t channel = threadIdx.x * N; channel < p.channels; channel += ANY_THREADS * N) {
-        float values[N];
-        load(x + start + channel, values);
+    row.for_each([&](const float(&x)[N], uint32_t) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) sum += values[i];
-    }
-    const float mean = block_sum(sum, shared.sums) / p.channels;
-    for (uint32_t channel = threadIdx.x * N; channel < p.channels; channel += ANY_THREADS * N) {
-        float values[N];
-        load(x + start + channel, values);
+        for (int i = 0; i < N; ++i) sum += x[i];
+    });
+    const float mean = row.sum(sum, 0) / p.channels;
+    row.for_each([&](const float(&x)[N], uint32_t) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) squares = fmaf(values[i] - mean, values[i] - mean, squares);
-    }
-    const float factor = rsqrt_approx(block_sum(squares, shared.squares) / p.channels + p.eps);
-    for (uint32_t channel = threadIdx.x * N; channel < p.channels; channel += ANY_THREADS * N) {
-        float values[N];
-        load(x + start + channel, values);
-        scale_and_shift(values, mean, factor, weight + channel, bias + channel);
-        store(y + start + channel, values);
-    }
+        for (int i = 0; i < N; ++i) squares = fmaf(x[i] - mean, x[i] - mean, squares);
+    });
+    const float factor = rsqrt_approx(row.sum(squares, 1) / p.channels + p.eps);
+    row.for_each([&](float(&x)[N], uint32_t channel) {
+        float w[N], b[N];
+        load(weight + channel, w);
+        load(bias + channel, b);
+#pragma unroll
+        for (int i = 0; i < N; ++i) x[i] = fmaf((x[i] - mean) * factor, w[i], b[i]);
+        store(y + channel, x);
+    });
 }
 
-#define LAYER_NORM(SUFFIX, T)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                           \
-        layer_norm_forward_##SUFFIX(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {     \
-        layer_norm(y, x, weight, bias, p);                                                                             \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                          \
-        layer_norm_forward_any_##SUFFIX(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) { \
-        __shared__ LayerNormShared shared;                                                                             \
-        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                                    \
-            layer_norm_any<T, LANES<T>>(shared, y, x, weight, bias, p);                                                \
-        } else {                                                                                                       \
-            layer_norm_any<T, 1>(shared, y, x, weight, bias, p);                                                       \
-        }                                                                                                              \
+#define LAYER_NORM(T)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                     \
+        layer_norm_forward_##T(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {     \
+        const uint32_t row = blockIdx.x * ROWS + threadIdx.x / WARP;                                             \
+        if (row >= p.rows) return;                                                                               \
+        const uint64_t start = static_cast<uint64_t>(row) * p.channels;                                          \
+        layer_norm(WarpRow<T>(x + start, p.channels), y + start, weight, bias, p);                               \
+    }                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                    \
+        layer_norm_forward_any_##T(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) { \
+        __shared__ LayerNormShared shared;                                                                       \
+        const uint64_t start = static_cast<uint64_t>(blockIdx.x) * p.channels;                                   \
+        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                              \
+            layer_norm(BlockRow<T, LANES<T>>{x + start, p.channels, shared}, y + start, weight, bias, p);        \
+        } else {                                                                                                 \
+            layer_norm(BlockRow<T, 1>{x + start, p.channels, shared}, y + start, weight, bias, p);               \
+        }                                                                                                        \
     }
 
-LAYER_NORM(f16, f16)
-LAYER_NORM(bf16, bf16)
+LAYER_NORM(f16)
+LAYER_NORM(bf16)

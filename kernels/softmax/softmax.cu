@@ -49,8 +49,8 @@ __device__ inline void softmax(SoftmaxShared& shared, T* y, const T* x, const So
         for (int i = 0; i < N; ++i) sum += exp2_approx(fmaf(values[i], scale, -origin));
         max = largest;
     }
-    const float origin = exponent_origin(block_max(max, shared.maxima));
-    const float factor = 1.0f / block_sum(sum * exp2_approx(max - origin), shared.sums);
+    const float origin = exponent_origin(block_reduce<Max>(max, shared.maxima));
+    const float factor = 1.0f / block_reduce<Sum>(sum * exp2_approx(max - origin), shared.sums);
     for (uint32_t column = threadIdx.x * N; column < p.width; column += THREADS * N) {
         float values[N];
         load(x + start + column, values);

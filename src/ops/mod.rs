@@ -4,6 +4,7 @@
 //! cost, and dispatches on the device. Activations are f32 and channels-last: `[B, H, W, C]` or `[B, T, C]`.
 
 pub mod attention;
+mod cases;
 pub mod conv;
 pub mod elementwise;
 pub mod embed;
@@ -14,3 +15,5 @@ pub mod softmax;
 pub(crate) mod testing;
 #[cfg(test)]
 mod twins;
+
+pub use cases::RowsCase;

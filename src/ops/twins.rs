@@ -1,6 +1,6 @@
 //! What Rust and CUDA both say: the structs of parameters, field by field, and the names of the entries.
 
-use super::elementwise::gpu::{ActivationParams, AddParams, GegluParams, ScaleParams};
+use super::elementwise::gpu::{AddParams, GegluParams, ScaleParams, SiluParams};
 use super::embed::gpu::EmbedParams;
 use super::gemm::gpu::GemmNtParams;
 use super::norm::gpu::{GroupNormParams, LayerNormParams};
@@ -25,7 +25,6 @@ fn twin<P: Params>() -> (&'static str, Layout) {
 
 fn twins() -> BTreeMap<&'static str, Layout> {
     BTreeMap::from([
-        twin::<ActivationParams>(),
         twin::<AddParams>(),
         twin::<EmbedParams>(),
         twin::<GegluParams>(),
@@ -33,6 +32,7 @@ fn twins() -> BTreeMap<&'static str, Layout> {
         twin::<GroupNormParams>(),
         twin::<LayerNormParams>(),
         twin::<ScaleParams>(),
+        twin::<SiluParams>(),
         twin::<SoftmaxParams>(),
     ])
 }

@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::device::{Buffer, Device, Exec, Precision, Tensor};
 use crate::ops::gemm::{self, Activation, Linear};
-use crate::ops::norm::{self, GroupCase, LayerCase, Norm};
-use crate::ops::{elementwise, embed, softmax};
+use crate::ops::norm::{self, GroupCase, Norm};
+use crate::ops::{RowsCase, elementwise, embed, softmax};
 use crate::tensor::{DType, HostTensor};
 use half::{bf16, f16};
 use std::collections::BTreeMap;
@@ -170,34 +170,35 @@ fn group_norm(case: GroupCase) -> Problem {
     Problem { bias: true, activation: if silu { Activation::Silu } else { Activation::None }.name(), ..problem }
 }
 
-fn layer_norm(case: LayerCase) -> Problem {
-    let LayerCase { rows, width, .. } = case;
-    let make = move |device: &Device, noise: &mut Noise| {
+/// An operation on rows of one width.
+fn of_rows(op: &'static str, case: RowsCase, make: impl Fn(&Device, &mut Noise) -> Result<Pass> + 'static) -> Problem {
+    let (name, shape, flops) = (case.name.clone(), [("rows", case.rows), ("width", case.width)], case.flops());
+    Problem::new(op, name, &shape, flops, move |size| case.bytes(size), make)
+}
+
+fn layer_norm(case: RowsCase) -> Problem {
+    let (rows, width) = (case.rows, case.width);
+    let problem = of_rows("layer_norm", case, move |device, noise| {
         let (norm, x) = (norm_of(device, noise, 1, width)?, noise.buffer(device, &[rows, width])?);
         Ok(pass(move |exec| norm::layer_norm(exec, &norm, &exec.view(&x))))
-    };
-    let (name, flops) = (case.name.clone(), case.flops());
-    let problem =
-        Problem::new("layer_norm", name, &[("rows", rows), ("width", width)], flops, move |size| case.bytes(size), make);
+    });
     Problem { bias: true, ..problem }
 }
 
-fn rows_softmax(case: softmax::Case) -> Problem {
-    let softmax::Case { name, rows, width } = case;
-    let make = move |device: &Device, noise: &mut Noise| {
+fn rows_softmax(case: RowsCase) -> Problem {
+    let (rows, width) = (case.rows, case.width);
+    of_rows("softmax", case, move |device, noise| {
         let x = noise.buffer(device, &[rows, width])?;
         Ok(pass(move |exec| softmax::softmax(exec, &exec.view(&x), 1.0)))
-    };
-    Problem::new("softmax", name, &[("rows", rows), ("width", width)], case.flops(), move |size| case.bytes(size), make)
+    })
 }
 
-fn sum(case: elementwise::Case) -> Problem {
-    let elementwise::Case { name, rows, width } = case;
-    let make = move |device: &Device, noise: &mut Noise| {
+fn sum(case: RowsCase) -> Problem {
+    let (rows, width) = (case.rows, case.width);
+    of_rows("add", case, move |device, noise| {
         let [x, y] = [noise.buffer(device, &[rows, width])?, noise.buffer(device, &[rows, width])?];
         Ok(pass(move |exec| elementwise::add(exec, &exec.view(&x), &exec.view(&y))))
-    };
-    Problem::new("add", name, &[("rows", rows), ("width", width)], case.flops(), move |size| case.bytes(size), make)
+    })
 }
 
 fn embedding(case: embed::Case) -> Problem {

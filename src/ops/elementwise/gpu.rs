@@ -1,11 +1,10 @@
 //! Element by element, on a GPU: `kernels/elementwise/`.
 
 use crate::Result;
-use crate::device::cpu::gemm::Activation;
 use crate::device::{Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
 
 const ADD: Entries = entries!("add_forward");
-const ACTIVATION: Entries = entries!("activation_forward");
+const SILU: Entries = entries!("silu_forward");
 const SCALE: Entries = entries!("scale_forward");
 const GUIDANCE: Entries = entries!("guidance_forward");
 const GEGLU: Entries = entries!("geglu_forward");
@@ -29,10 +28,8 @@ params! {
 }
 
 params! {
-    pub(crate) struct ActivationParams {
+    pub(crate) struct SiluParams {
         count: u64,
-        activation: u32,
-        unused: u32,
     }
 }
 
@@ -48,16 +45,6 @@ params! {
     pub(crate) struct GegluParams {
         rows: u32,
         width: u32,
-    }
-}
-
-/// The number of an activation in `kernels/elementwise/activation.cuh`; GEGLU is a kernel of its own.
-pub(crate) fn activation_number(activation: Activation) -> u32 {
-    match activation {
-        Activation::None | Activation::Geglu => 0,
-        Activation::Gelu => 1,
-        Activation::QuickGelu => 2,
-        Activation::Silu => 3,
     }
 }
 
@@ -79,11 +66,10 @@ pub(crate) fn add_to(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tenso
     exec.enqueue(map(gpu, &ADD, count, out)?.in_place(out).input(x).params(&AddParams { count: count as u64 }))
 }
 
-/// out = activation(x)
-pub(super) fn activate(exec: &Exec<'_>, gpu: &Gpu, activation: Activation, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
+/// out = x sigmoid(x)
+pub(super) fn silu(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
-    let params = ActivationParams { count: count as u64, activation: activation_number(activation), unused: 0 };
-    exec.enqueue(map(gpu, &ACTIVATION, count, out)?.output(out).input(x).params(&params))
+    exec.enqueue(map(gpu, &SILU, count, out)?.output(out).input(x).params(&SiluParams { count: count as u64 }))
 }
 
 /// out = factor x

@@ -8,12 +8,11 @@ mod pixels;
 mod tests;
 mod timestep;
 
-pub use cases::{Case, cases};
+pub use cases::cases;
 pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 
 use super::embed;
-use crate::device::cpu::gemm::Activation;
 use crate::device::{Cost, Cpu, Device, Exec, Gpu, Tensor};
 use crate::tensor::Shape;
 use crate::{Error, Result};
@@ -42,10 +41,13 @@ fn produce<'e>(
 /// x sigmoid(x), in a new tensor.
 pub fn silu<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     let on_cpu = |cpu: &Cpu, out: &mut [f32]| cpu::map(cpu, cpu::Silu, [x.f32()], out);
-    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| gpu::activate(exec, gpu, Activation::Silu, x, out))
+    produce(exec, "silu", x.shape(), 4, x.shape().len(), on_cpu, |gpu, out| gpu::silu(exec, gpu, x, out))
 }
 
-/// x + y, same shapes.
+/// x + y.
+///
+/// # Errors
+/// If their shapes differ.
 pub fn add<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, y: &Tensor<'_>) -> Result<Tensor<'e>> {
     if x.shape() != y.shape() {
         return Err(Error::shape("add", format!("{x:?} and {y:?}")));
@@ -55,6 +57,9 @@ pub fn add<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, y: &Tensor<'_>) -> Result<Ten
 }
 
 /// The whole batch, `times` over: `[B, ..]` -> `[times * B, ..]`.
+///
+/// # Errors
+/// If x is empty, or `times` zero.
 pub fn repeat_batch<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, times: usize) -> Result<Tensor<'e>> {
     if times == 0 || x.shape().is_empty() {
         return Err(Error::shape("repeat_batch", format!("{x:?}, {times} times")));
@@ -97,6 +102,9 @@ fn with_batch(x: &Tensor<'_>, batch: usize) -> Shape {
 }
 
 /// Classifier-free guidance on a batch `[2 B, ..]`, unconditional half first: `u + scale (c - u)` -> `[B, ..]`.
+///
+/// # Errors
+/// If the batch is odd or empty.
 pub fn guidance<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, scale: f32) -> Result<Tensor<'e>> {
     if !x.dims()[0].is_multiple_of(2) || x.shape().is_empty() {
         return Err(Error::shape("guidance", format!("{x:?} is not two halves")));

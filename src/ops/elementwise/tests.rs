@@ -1,5 +1,7 @@
 use super::*;
+use crate::device::Plan;
 use crate::ops::testing::{assert_close, assert_shape_error, cpus, devices, keep, label, noise, run, stored, try_run};
+use crate::tensor::DType;
 
 /// Lane and task edges, one less, one more, and primes.
 const LENGTHS: [usize; 9] = [1, 3, 4, 15, 16, 17, 16_383, 16_385, 40_009];
@@ -56,6 +58,9 @@ fn guidance_leaves_the_unconditional_half() {
         });
         let expected: Vec<f32> = u.iter().zip(c).map(|(u, c)| u + 7.0 * (c - u)).collect();
         assert_eq!(out, stored(&device, &expected), "{}", label(&device));
+        // The difference, 2049, is none of the numbers that a GPU stores.
+        let far = run(&device, |exec, out| keep(&guidance(exec, &exec.input([2, 1], &[-2048.0, 1.0])?, 1.0)?, out));
+        assert_eq!(far, [1.0], "{}", label(&device));
     }
 }
 
@@ -147,6 +152,16 @@ fn one_bad_value_is_found_anywhere() {
         let mut values = good.clone();
         values[at] = bad;
         assert!(!all_finite(&values), "{bad} at {at}");
+    }
+}
+
+#[test]
+fn cases_count_what_the_operation_announces() {
+    for case in cases() {
+        let shape = [case.rows, case.width];
+        let pass = |e: &Exec<'_>| add(e, &e.alloc(shape, DType::F32)?, &e.alloc(shape, DType::F32)?).map(drop);
+        let plan = Plan::record(&cpus()[0], pass).unwrap();
+        assert_eq!((plan.ops()[0].flops, plan.ops()[0].bytes), (case.flops(), case.bytes(4)), "{case:?}");
     }
 }
 

@@ -47,7 +47,10 @@ impl Embedding {
 
 const OP: &str = "embed";
 
-/// ids `[B * T]` -> `[B, T, C]`: `tokens[id] + positions[t]`. Ids outside the table are an error.
+/// ids `[B * T]` -> `[B, T, C]`: `tokens[id] + positions[t]`, T being `length`.
+///
+/// # Errors
+/// If an id is outside the token table, `length` outside the position table, or the ids are no whole texts.
 pub fn embed<'e>(exec: &'e Exec<'_>, embedding: &Embedding, ids: &[u32], length: usize) -> Result<Tensor<'e>> {
     let &Embedding { vocabulary, positions, width, .. } = embedding;
     if length == 0 || length > positions || ids.is_empty() || !ids.len().is_multiple_of(length) {
@@ -102,7 +105,8 @@ mod tests {
 
     #[test]
     fn rows_of_both_tables_are_added() {
-        let ids = [8, 0, 3, 3, 1, 8];
+        // More than the simulated GPU holds threads for, where rows are wide.
+        let ids = [8, 0, 3, 3, 1, 8, 2, 7, 5].repeat(8);
         // Rows that are no vectors, and rows that are.
         for (device, width) in devices().into_iter().flat_map(|device| [(device.clone(), 5), (device, 1000)]) {
             let (tokens, positions) = (stored(&device, &noise(1, 9 * width)), stored(&device, &noise(2, 4 * width)));
@@ -111,14 +115,14 @@ mod tests {
             let embedding = Embedding::prepare(&device, t, p).unwrap();
             let out = run(&device, |exec, out| {
                 let y = embed(exec, &embedding, &ids, 3)?;
-                assert_eq!(y.dims(), [2, 3, width]);
+                assert_eq!(y.dims(), [24, 3, width]);
                 keep(&y, out)
             });
             let sum = |i: usize| {
                 let (c, t) = (i % width, i / width);
                 tokens[ids[t] as usize * width + c] + positions[t % 3 * width + c]
             };
-            let expected: Vec<f32> = (0..6 * width).map(sum).collect();
+            let expected: Vec<f32> = (0..ids.len() * width).map(sum).collect();
             assert!(out == stored(&device, &expected), "{width} on {}", label(&device));
         }
     }

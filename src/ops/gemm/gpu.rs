@@ -4,7 +4,7 @@ use super::layer::Packed;
 use crate::Result;
 use crate::device::cpu::gemm::Activation;
 use crate::device::{Buffer, Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
-use crate::ops::elementwise::gpu::{activation_number, add_to, geglu};
+use crate::ops::elementwise::gpu::{add_to, geglu};
 use crate::tensor::{DType, Shape};
 
 /// Elements of a vector, in which all but one of the kernels read.
@@ -15,14 +15,20 @@ const MOST_K: u32 = (1 << 23) - 1;
 
 params! {
     pub(crate) struct GemmNtParams {
-        ld_x: i64,
-        ld_w: i64,
-        ld_y: i64,
-        ld_residual: i64,
         m: u32,
         n: u32,
         k: u32,
         activation: u32,
+    }
+}
+
+/// The number of an activation in `kernels/elementwise/activation.cuh`; GEGLU is a kernel of its own.
+fn activation_number(activation: Activation) -> u32 {
+    match activation {
+        Activation::None | Activation::Geglu => 0,
+        Activation::Gelu => 1,
+        Activation::QuickGelu => 2,
+        Activation::Silu => 3,
     }
 }
 
@@ -116,10 +122,6 @@ pub(super) fn product(
     let (m, k, n) = (x.shape().rows(), x.shape().last(), bias.shape().len());
     let size = |name, value, most| tiling.entries.size(name, value, most);
     let params = GemmNtParams {
-        ld_x: k as i64,
-        ld_w: k as i64,
-        ld_y: n as i64,
-        ld_residual: n as i64,
         m: size("rows", m, MOST)?,
         n: size("outputs", n, MOST)?,
         k: size("inputs", k, MOST_K)?,

@@ -24,6 +24,9 @@ pub struct Linear {
 impl Linear {
     /// Packs `parts`, weights `[O_i, I]` with optional biases `[O_i]`, stacked along the output: one part for a plain layer, three for QKV.
     /// Declared-only tensors (no bytes) give a layer that can be recorded but not run.
+    ///
+    /// # Errors
+    /// If a weight or bias has another shape, or the device does not compute in `precision`.
     pub fn prepare(device: &Device, precision: Precision, parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)]) -> Result<Linear> {
         let Some((first, _)) = parts.first() else { return Err(Error::shape("linear", "a layer without parts")) };
         let (mut outputs, inputs) = (0, matrix(first)?.1);
@@ -39,6 +42,9 @@ impl Linear {
     }
 
     /// Packs a GEGLU projection: weight `[2 O, I]`, bias `[2 O]`, values first, then gates.
+    ///
+    /// # Errors
+    /// As [`Linear::prepare`], and if the rows are odd in number.
     pub fn prepare_geglu(
         device: &Device,
         precision: Precision,

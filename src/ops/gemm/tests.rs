@@ -93,6 +93,7 @@ impl Data {
 
 /// The normal distribution function, by the trapezoid rule on its density: exact to 1e-13.
 fn normal(x: f64) -> f64 {
+    let x = x.clamp(-20.0, 20.0);
     let steps = 2000;
     let h = x.abs() / f64::from(steps);
     let density = |i: i32| (-0.5 * (h * f64::from(i)).powi(2)).exp();
@@ -131,6 +132,43 @@ fn errors_are_those_of_a_plain_loop() {
             }
         }
     }
+}
+
+/// Of single values, as near as the storage type allows: sums of products, with their larger errors, hide what an activation adds.
+#[test]
+fn activations_are_rounded_once() {
+    let mut values: Vec<f32> = (-600..=600).map(|i| i as f32 / 100.0).collect();
+    values.extend([-1e30, -60_000.0, -300.0, 300.0, 60_000.0, 1e30, f32::NAN]);
+    let n = values.len();
+    for device in devices() {
+        for activation in [Activation::Gelu, Activation::QuickGelu, Activation::Silu] {
+            let mut data = Data::new([1, 8, n], false, |_, len| vec![0.0; len]);
+            data.x[0] = 1.0;
+            data.weight.iter_mut().step_by(8).zip(&values).for_each(|(weight, &value)| *weight = value);
+            let found = data.run(&device, Precision::F32, activation);
+            let exact = data.reference(&device, Precision::F32, activation);
+            for ((x, found), Sum { exact, .. }) in values.iter().zip(&found).zip(&exact) {
+                if round_to(device.storage(), *x).is_infinite() {
+                    continue;
+                }
+                let what = format!("{activation:?} of {x}: {found} for {exact} on {}", label(&device));
+                assert_eq!(exact.is_nan(), found.is_nan(), "{what}");
+                // Beside the rounding: 2^-17 for the exponential of f32, and what the reference for GELU is off by.
+                let off = exact.abs() * 2f64.powi(-17) + f64::from(x.abs()) * 1e-13;
+                assert!(exact.is_nan() || (f64::from(*found) - exact).abs() <= half_step(&device, *exact) + off, "{what}");
+            }
+        }
+    }
+}
+
+/// Half the distance of x from its neighbours in the storage type.
+fn half_step(device: &Device, x: f64) -> f64 {
+    let (bits, least) = match device.storage() {
+        DType::F16 => (11, -14),
+        DType::BF16 => (8, -126),
+        _ => (24, -126),
+    };
+    2f64.powi((x.abs().log2().floor() as i32).max(least) - bits)
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Normalisations of Stable Diffusion, for benches and tests.
 
+use crate::ops::RowsCase;
+
 /// A group norm and what it meets.
 #[derive(Clone, Debug)]
 pub struct GroupCase {
@@ -33,29 +35,6 @@ impl GroupCase {
 
     fn elements(&self) -> u64 {
         (self.batch * self.size * self.size * (self.channels + self.skip)) as u64
-    }
-}
-
-/// A layer norm and what it meets.
-#[derive(Clone, Debug)]
-pub struct LayerCase {
-    /// Where it occurs.
-    pub name: String,
-    /// Rows.
-    pub rows: usize,
-    /// Channels of a row.
-    pub width: usize,
-}
-
-impl LayerCase {
-    /// Floating-point operations.
-    pub fn flops(&self) -> u64 {
-        6 * (self.rows * self.width) as u64
-    }
-
-    /// Bytes of elements of `size` bytes that are read and written once.
-    pub fn bytes(&self, size: usize) -> u64 {
-        2 * (size * self.rows * self.width) as u64
     }
 }
 
@@ -100,10 +79,11 @@ pub fn group_cases() -> Vec<GroupCase> {
 }
 
 /// Layer norms of SD 1.5 at 512 x 512: of the U-Net's transformers and of the text encoder.
-pub fn layer_cases() -> Vec<LayerCase> {
+pub fn layer_cases() -> Vec<RowsCase> {
+    let case = |name, rows, width| RowsCase::new(name, rows, width, [6, 2]);
     const UNET: [(&str, usize, usize); 4] = [("64x64", 4096, 320), ("32x32", 1024, 640), ("16x16", 256, 1280), ("8x8", 64, 1280)];
-    let unet = BATCHES.into_iter().flat_map(|batch| {
-        UNET.map(|(name, rows, width)| LayerCase { name: format!("{name} batch {batch}"), rows: batch * rows, width })
-    });
-    unet.chain([LayerCase { name: "text".into(), rows: 2 * 77, width: 768 }]).collect()
+    let unet = BATCHES
+        .into_iter()
+        .flat_map(|batch| UNET.map(|(name, rows, width)| case(format!("{name} batch {batch}"), batch * rows, width)));
+    unet.chain([case("text".into(), 2 * 77, 768)]).collect()
 }

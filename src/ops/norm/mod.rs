@@ -6,7 +6,7 @@ pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
-pub use cases::{GroupCase, LayerCase, group_cases, layer_cases};
+pub use cases::{GroupCase, group_cases, layer_cases};
 
 use crate::device::{Buffer, Cost, Device, Exec, Tensor};
 use crate::tensor::{DType, HostTensor};
@@ -24,7 +24,10 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Takes weight and bias `[C]`.
+    /// Takes weight and bias `[C]`, f32 on every device.
+    ///
+    /// # Errors
+    /// If they have other shapes, or C is no multiple of `groups`.
     pub fn prepare(device: &Device, groups: usize, eps: f32, weight: HostTensor<'_>, bias: HostTensor<'_>) -> Result<Norm> {
         let channels = match (weight.shape.as_slice(), bias.shape.as_slice()) {
             (&[c], &[d]) if c == d && c > 0 => c,

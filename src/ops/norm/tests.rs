@@ -138,6 +138,76 @@ fn a_far_mean_costs_no_precision() {
     check(&input, "far mean");
 }
 
+/// A variance of the size of eps, and a last chunk that is shorter than the others and unlike them.
+#[test]
+fn eps_and_short_chunks_have_their_weight() {
+    let mut input = Input::noise(2, [7, 1], 7040, 0, 32);
+    input.silu = false;
+    let last = 6 * 7040..7 * 7040;
+    input.x.1[last].iter_mut().for_each(|x| *x += 5.0);
+    check(&input, "short last chunk");
+    input.x.1.iter_mut().for_each(|x| *x *= 0.001);
+    check(&input, "small variance");
+}
+
+/// `count` integers, a multiple of 2^(q + 1), of mean 0 and variance 4^(q - 1): -1, 1 and, at a quarter of the places, 1 - 2^q and 2^q - 1.
+fn integers_of_known_variance(q: u32, count: usize) -> Vec<f32> {
+    let (half, far) = (1usize << (q - 1), (1 << q) as f32 - 1.0);
+    let parts = [(far, half / 2 + 1), (-far, half / 2), (1.0, half / 2), (-1.0, 5 * half / 2 - 1)];
+    let period: Vec<f32> = parts.into_iter().flat_map(|(value, times)| vec![value; times]).collect();
+    assert_eq!((period.len(), count % period.len()), (4 * half, 0));
+    // An odd stride goes round all of a power of two.
+    (0..count).map(|i| period[i * 1_234_567 % period.len()]).collect()
+}
+
+/// Integers whose sums and squares the storage type does not hold, while it holds the results.
+#[test]
+fn sums_of_integers_are_exact() {
+    for device in gpus() {
+        let q = if device.storage() == DType::F16 { 10 } else { 8 };
+        let normalised = |x: &[f32]| x.iter().map(|x| x / (1 << (q - 1)) as f32).collect::<Vec<f32>>();
+        // In vectors and element by element.
+        for (x, skip) in [(64, 0), (60, 4)] {
+            let mut input = Input::noise(1, [16, 32], x, skip, 1);
+            (input.silu, input.eps) = (false, 0.0);
+            (input.weight, input.bias) = (vec![1.0; 64], vec![0.0; 64]);
+            let all = integers_of_known_variance(q, 512 * 64);
+            let columns = |range: std::ops::Range<usize>| all.chunks(64).flat_map(|row| &row[range.clone()]).copied().collect();
+            input.x.1 = columns(0..x);
+            input.skip.iter_mut().for_each(|skip| skip.1 = columns(x..64));
+            assert_eq!(input.run(&device), normalised(&all), "{x} and {skip} channels on {}", label(&device));
+        }
+        // In a warp and in a block.
+        for channels in [2048, 4096] {
+            let x = integers_of_known_variance(q, channels);
+            let (ones, zeros) = (bytes(&vec![1.0; channels]), bytes(&vec![0.0; channels]));
+            let of = |values| weight("w", &[channels], Some(values));
+            let norm = Norm::prepare(&device, 1, 0.0, of(&ones), of(&zeros)).unwrap();
+            let found = run(&device, |exec, out| keep(&layer_norm(exec, &norm, &exec.input([1, channels], &x)?)?, out));
+            assert_eq!(found, normalised(&x), "{channels} on {}", label(&device));
+        }
+    }
+}
+
+/// A shift that takes away nearly all of what is shifted shows whether that was rounded to the storage type.
+#[test]
+fn nothing_is_rounded_before_the_shift() {
+    const C: usize = 2056;
+    let all_one = |i: usize| (0, i);
+    for device in gpus() {
+        let x = stored(&device, &noise(1, C));
+        let normalised = formula!(f64, &x, [1.0; C], [0.0; C], 1e-5f32, false, all_one);
+        let bias: Vec<f32> = normalised.iter().zip(noise(2, C)).map(|(y, b)| b - 64.0 * *y as f32).collect();
+        let input = Input { groups: 1, silu: false, weight: vec![64.0; C], bias, ..Input::noise(1, [1, 1], C, 0, 1) };
+        let exact = formula!(f64, &x, input.weight, input.bias, 1e-5f32, false, all_one);
+        let plain = formula!(f32, &x, input.weight, input.bias, 1e-5f32, false, all_one);
+        assert_close(&device, "group norm", &input.run(&device), &plain, &exact);
+        let norm = input.norm(&device).unwrap();
+        let found = run(&device, |exec, out| keep(&layer_norm(exec, &norm, &exec.input([1, C], &x)?)?, out));
+        assert_close(&device, "layer norm", &found, &plain, &exact);
+    }
+}
+
 /// Values of mean 0 and variance 1 without eps are only scaled and shifted; a constant gives the shift.
 #[test]
 fn units_and_constants_are_exact() {
@@ -186,9 +256,10 @@ fn layer_norm_follows_the_formula_at_odd_sizes() {
     for (rows, channels) in
         [(1, 1), (3, 5), (7, 16), (5, 63), (300, 64), (2, 65), (33, 768), (4, 1283), (5, 2040), (3, 2048), (2, 2056), (2, 4104)]
     {
-        for shift in [0.0, 300.0] {
+        // The last with a variance of the size of eps.
+        for (scale, shift) in [(1.0, 0.0), (1.0, 300.0), (0.003, 0.0)] {
             let (w, b) = (noise(3, channels), noise(4, channels));
-            let x: Vec<f32> = noise(1, rows * channels).iter().map(|x| x + shift).collect();
+            let x: Vec<f32> = noise(1, rows * channels).iter().map(|x| x * scale + shift).collect();
             let set = |i: usize| (i / channels, i % channels);
             for device in devices() {
                 let x = stored(&device, &x);
@@ -198,7 +269,7 @@ fn layer_norm_follows_the_formula_at_odd_sizes() {
                 let shape = [channels];
                 let norm = Norm::prepare(&device, 1, 1e-5, weight("w", &shape, Some(&w)), weight("b", &shape, Some(&b))).unwrap();
                 let out = run(&device, |exec, out| keep(&layer_norm(exec, &norm, &exec.input([1, rows, channels], &x)?)?, out));
-                assert_close(&device, &format!("{rows} x {channels} + {shift}"), &out, &plain, &exact);
+                assert_close(&device, &format!("{rows} x {channels} times {scale} + {shift}"), &out, &plain, &exact);
             }
         }
     }

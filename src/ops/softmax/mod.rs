@@ -8,6 +8,7 @@ pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
+use super::RowsCase;
 use crate::device::{Cost, Device, Exec, Tensor};
 use crate::{Error, Result};
 
@@ -32,32 +33,10 @@ pub fn softmax<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, scale: f32) -> Result<Ten
     Ok(out)
 }
 
-/// A named shape: the same list serves tests and benches.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// Where it occurs.
-    pub name: &'static str,
-    /// Rows.
-    pub rows: usize,
-    /// Elements of a row.
-    pub width: usize,
-}
-
-impl Case {
-    /// Floating-point operations.
-    pub fn flops(&self) -> u64 {
-        5 * (self.rows * self.width) as u64
-    }
-
-    /// Bytes of elements of `size` bytes that are read and written once.
-    pub fn bytes(&self, size: usize) -> u64 {
-        2 * (size * self.rows * self.width) as u64
-    }
-}
-
-/// Rows of scores, in SD 1.5 at 512 x 512 with a batch of two and in the text encoder, and of similarities to a text memory.
-pub fn cases() -> Vec<Case> {
-    let case = |name, rows, width| Case { name, rows, width };
+/// Rows of scores, in SD 1.5 at 512 x 512 with a batch of two and in the text encoder, and of similarities to a text memory: the same
+/// list serves tests and benches.
+pub fn cases() -> Vec<RowsCase> {
+    let case = |name, rows, width| RowsCase::new(name, rows, width, [5, 2]);
     vec![
         case("cross 64x64", 2 * 8 * 4096, 77),
         case("self 16x16", 2 * 8 * 256, 256),

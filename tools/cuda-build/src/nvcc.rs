@@ -186,12 +186,11 @@ impl Nvcc {
         let toolkits = self.toolkits();
         let folder = source.parent().filter(|_| source.is_absolute());
         let own = |file: &PathBuf| {
-            let name = ptx::normal(&file.to_string_lossy());
-            let of_toolkit = toolkits.iter().any(|home| Path::new(&name).starts_with(home));
+            let of_toolkit = toolkits.iter().any(|home| file.starts_with(home));
             !of_toolkit
                 && (file.is_relative() || file.starts_with(&self.root) || folder.is_some_and(|folder| file.starts_with(folder)))
         };
-        prerequisites(rules).into_iter().filter(own).collect()
+        prerequisites(rules).into_iter().map(|file| ptx::normal(&file.to_string_lossy()).into()).filter(own).collect()
     }
 }
 

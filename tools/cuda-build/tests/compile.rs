@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use cuda_build::{Error, Folder, Kernel, Nvcc, compile_folder, refuse_spills, resource_table};
 
@@ -145,4 +146,26 @@ fn spills_need_a_reason() {
     assert!(refuse_spills(&root, &compile(&root).unwrap()).is_err(), "without a reason");
     write(&root, "spilling.cu", &format!("// accepts spills: to see them accepted\n{SPILLING}"));
     refuse_spills(&root, &compile(&root).unwrap()).unwrap();
+}
+
+#[test]
+fn the_program_compiles_one_file_and_says_what_it_read() {
+    let root = workspace("program");
+    write(&root, "common.cuh", COMMON);
+    write(&root, "norm/scale.cu", &SCALE.replace("common.cuh", "../common.cuh"));
+    write(&root, "fill.cu", &FILL.replace("1.0f;", "one;"));
+    nvcc(&root); // links the toolkit
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cuda-build")).arg(&root).args(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let ptx = root.join("made/norm/scale.ptx");
+    let out = ptx.to_str().unwrap();
+    let read = "kernels/norm/scale.cu\nkernels/common.cuh\n".to_owned();
+    assert_eq!(run(&["kernels/norm/scale.cu", out]), (Some(0), read, String::new()));
+    assert!(fs::read_to_string(&ptx).unwrap().contains(".entry scale_f16("));
+    let (code, _, error) = run(&["kernels/fill.cu", out]);
+    assert_eq!((code, error.contains("kernels/fill.cu(1): error")), (Some(1), true), "{error}");
+    assert_eq!(run(&["kernels/fill.cu"]).0, Some(2));
 }

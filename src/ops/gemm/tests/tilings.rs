@@ -42,6 +42,20 @@ fn integers_are_exact_at_every_edge_of_a_tile() {
     }
 }
 
+/// Sums, and sums with the bias, that the storage type does not hold: none of them is rounded before the residual has been added.
+#[test]
+fn nothing_is_rounded_before_the_result() {
+    let mut data = Data::new([3, 64, 168], false, |_, len| vec![1.0; len]);
+    data.x = [2048.0, 1.0, 1.0, 1.0].map(|x| [&[x][..], &[0.0; 15]].concat()).concat().repeat(3); // one in each step of 16
+    (data.bias, data.residual) = (vec![2049.0; 168], vec![-4096.0; 3 * 168]);
+    for device in gpus() {
+        for tiling in &gpu::TILINGS {
+            let found = product(&device, tiling, &data, Activation::None, true);
+            assert_equal(&found, &[4.0; 3 * 168], &format!("{tiling:?} on {}", label(&device)));
+        }
+    }
+}
+
 /// Results of every kernel are close, and of the same bits.
 fn check(device: &Device, data: &Data, activation: Activation, residual: bool) {
     let reference = data.reference(device, Precision::F32, activation);
