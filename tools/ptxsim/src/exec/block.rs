@@ -169,6 +169,7 @@ impl<'g> Block<'g> {
                 }
                 Step::Exited => {
                     self.core.event();
+                    self.core.pass_collectives(&mut self.warps[chosen]);
                     self.core.pass_all_barriers(&mut self.warps);
                     if !self.warps[chosen].switch() {
                         return;
@@ -180,8 +181,7 @@ impl<'g> Block<'g> {
 
     /// Whether nothing but another block can end the loops in which all threads are.
     fn is_stuck(&self, now: (u64, u64)) -> bool {
-        let mut fragments = self.warps.iter().flat_map(|w| &w.fragments).filter(|f| f.state == State::Ready);
-        fragments.all(|f| f.spin.repeats(now))
+        self.warps.iter().all(|warp| warp.repeats(now))
     }
 
     /// Lets lanes that wait at joins go on, see [`Warp::release_joins`]. Whether there were any.
