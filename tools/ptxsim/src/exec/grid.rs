@@ -18,6 +18,13 @@ const SLICE: u64 = 400_000;
 /// Shared memory that a block can have (CUDA programming guide, compute capability 9.0).
 const MAX_SHARED: u64 = 227 << 10;
 
+/// Bytes of module variables that are taken: page tables of more would fill this machine's memory.
+const MAX_VARIABLES: u64 = 32 << 30;
+/// Extents that a grid and a block can have (CUDA programming guide, technical specifications).
+const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
+const MAX_THREADS: u64 = 1024;
+
 /// Extents of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
@@ -153,10 +160,17 @@ pub(crate) fn run(
 fn check(program: &Program, geometry: &Geometry, parameters: &[u8]) -> Result<()> {
     let fail = |message: String| Err(Error::launch(&program.name, message));
     let (threads, blocks) = (geometry.threads(), geometry.blocks());
-    let most = program.max_threads.unwrap_or(1024).min(1024);
-    if threads == 0 || blocks == 0 {
-        return fail(format!("the grid {:?} of blocks {:?} has no threads", geometry.grid, geometry.block));
+    for (what, extents, most) in [("grid", geometry.grid, MAX_GRID), ("block", geometry.block, MAX_BLOCK)] {
+        for ((axis, extent), most) in ["x", "y", "z"].into_iter().zip(extents).zip(most) {
+            if !(1..=most).contains(&extent) {
+                return fail(format!("the {what} is {extent} along {axis}: it can be 1 to {most}"));
+            }
+        }
     }
+    if let Some(required) = program.required_block.filter(|required| *required != geometry.block.map(u64::from)) {
+        return fail(format!("blocks of {:?} threads; it takes {required:?} and no others (`.reqntid`)", geometry.block));
+    }
+    let most = program.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
     if threads > most {
         return fail(format!("{threads} threads a block; it takes {most} at most"));
     }
@@ -175,11 +189,17 @@ fn check(program: &Program, geometry: &Geometry, parameters: &[u8]) -> Result<()
 
 /// Places the module's variables in global memory. Returns their addresses.
 fn module_variables(program: &Program, memory: &Memory) -> Result<Vec<u64>> {
+    let bytes = program.variables.iter().fold(0, |all: u64, variable| all.saturating_add(variable.bytes));
+    if bytes > MAX_VARIABLES {
+        return Err(Error::launch(
+            &program.name,
+            format!("{bytes} bytes of module variables; at most {MAX_VARIABLES} are possible"),
+        ));
+    }
     let place = |variable: &crate::ir::ModuleVariable| {
         let address = memory.alloc(variable.bytes);
-        let mut bytes = variable.init.clone();
-        bytes.resize(variable.bytes as usize, 0); // without an initial value it is zero (PTX ISA, initializers)
-        memory.write(address, &bytes).map(|()| address)
+        memory.define_zero(address, variable.bytes); // as far as there is no initial value (PTX ISA, initializers)
+        memory.write(address, &variable.init).map(|()| address)
     };
     program.variables.iter().map(place).collect()
 }

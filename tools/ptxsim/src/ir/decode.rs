@@ -392,6 +392,7 @@ impl<'m> Builder<'m> {
             local_bytes: self.local_bytes,
             variables: self.variables,
             max_threads: function.max_threads,
+            required_block: function.required_block,
         })
     }
 }

@@ -429,6 +429,8 @@ pub(crate) struct Program {
     pub local_bytes: u64,
     pub variables: Vec<ModuleVariable>,
     pub max_threads: Option<u64>,
+    /// The extents that a block must have.
+    pub required_block: Option<[u64; 3]>,
 }
 
 impl Program {
