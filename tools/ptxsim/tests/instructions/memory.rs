@@ -216,3 +216,15 @@ fn large_variables() {
         assert_eq!(u32::from_le_bytes(word.try_into().unwrap()), 100 * t + initial, "thread {t}");
     }
 }
+
+#[test]
+fn variables_that_no_machine_holds_are_refused() {
+    let declarations: String = (0..9).map(|i| format!(".global .align 4 .b8 large{i}[4294967296];\n")).collect();
+    let uses: String = (0..9).map(|i| format!("mov.u64 %x, large{i};\n")).collect();
+    let kernel = ptxsim::Module::parse(&module(&declarations, 0, &format!(".reg .u64 %x;\n{uses}")), "test.ptx").unwrap();
+    let launch = ptxsim::Launch { grid: [1, 1, 1], block: [1, 1, 1], shared: 0 };
+    let kernel = kernel.kernel("test").unwrap();
+    let refused = ptxsim::launch(&kernel, &ptxsim::Memory::new(), &launch, &[], &ptxsim::Options::default());
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("38654705664 bytes of module variables"), "{message}");
+}
