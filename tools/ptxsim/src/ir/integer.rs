@@ -69,9 +69,14 @@ impl Context<'_, '_> {
         if !if bitwise { is_bits(ty) } else { is_numeric(ty) && (ty.is_signed() || !signed_only) } {
             return self.unknown();
         }
+        self.plain(ty, saturate, relu, shift_amount)
+    }
+
+    /// Instructions that have one type, which is known to suit them, and of whose flags the same is known.
+    fn plain(&mut self, ty: Type, saturate: bool, relu: bool, shift_amount: bool) -> Parsed<()> {
         let (bits, sign) = (ty.bits(), ty.is_signed());
         let (low, high) = (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1);
-        match name {
+        match self.opcode.name {
             "add" if saturate => {
                 self.binary(bits, move |a, b| (number(a, bits, true) + number(b, bits, true)).clamp(low, high) as u64)
             }
