@@ -6,6 +6,10 @@ use super::warp::{Fragment, State, Warp};
 use crate::fault::FaultKind;
 use crate::ir::{LANES, Lanes, Op, Reg, lanes};
 
+/// Strong reads and atomics after which lanes that go round in a loop may wait for lanes of their warp at a join, even if they change
+/// memory each time round: these are let go, see [`Warp::release_joins`].
+const MOST_POLLS: u32 = 500;
+
 /// What an instruction means for its warp's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -42,6 +46,7 @@ impl Core<'_> {
         let counts = &mut self.counts[here.pc];
         counts.warps += 1;
         counts.lanes += u64::from(active.count_ones());
+        warp.polls += u32::from(inst.op.polls());
         if let Some(step) = self.control(warp, here.pc, active, &inst.op) {
             return step;
         }
@@ -71,6 +76,9 @@ impl Core<'_> {
         match op {
             Op::Branch { target, rejoin } => {
                 if active == mask {
+                    if *target <= pc && warp.polls > MOST_POLLS {
+                        warp.release_joins();
+                    }
                     if *target <= pc && self.is_suspicious() {
                         warp.go_round(*target, self.progress());
                         if self.is_fruitless() {

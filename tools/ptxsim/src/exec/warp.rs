@@ -119,6 +119,8 @@ pub(crate) struct Warp {
     free_joins: Vec<usize>,
     /// Of lanes that go round in loops while nothing happens.
     rounds: Vec<Rounds>,
+    /// Strong reads and atomics since lanes at joins were last let go.
+    pub polls: u32,
     /// Fragment that runs.
     pub current: usize,
     pub clock: Clock,
@@ -138,6 +140,7 @@ impl Warp {
             joins: Vec::new(),
             free_joins: Vec::new(),
             rounds: Vec::new(),
+            polls: 0,
             current: 0,
             clock,
             copies: Copies::default(),
@@ -205,6 +208,7 @@ impl Warp {
     /// for (independent thread scheduling, CUDA programming guide). Whether there were any.
     pub(crate) fn release_joins(&mut self) -> bool {
         let mut any = false;
+        self.polls = 0;
         for index in (0..self.joins.len()).filter(|index| !self.free_joins.contains(index)) {
             let join = &mut self.joins[index];
             if join.arrived != 0 {

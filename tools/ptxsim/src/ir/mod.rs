@@ -348,6 +348,15 @@ impl Op {
             _ => false,
         }
     }
+
+    /// Whether it may read what another thread has written without a barrier between: what a loop must do that waits for another.
+    pub(crate) fn polls(&self) -> bool {
+        match self {
+            Op::Load(Load { strength, .. }) => strength.strong || strength.volatile,
+            Op::Atomic(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Connectives of `setp` and `set`.
