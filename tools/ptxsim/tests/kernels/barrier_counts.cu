@@ -34,11 +34,11 @@ extern "C" __global__ void all_and_their_number_rounded(float* out, const float*
 extern "C" __global__ void all_and_another_number(float* out, const float* in) {
     __shared__ float slot[96];
     unsigned t = threadIdx.x, i = blockIdx.x * 96 + t;
-    slot[t] = in[i];  // fault: also shared-race a
+    slot[t] = in[i];  // fault: shared-race a
     if (t < 32) {
         BARRIER_SYNC_ALL(3);  // fault: divergent-barrier
     } else {
         BARRIER_SYNC(3, 64);  // fault: divergent-barrier, also deadlock
     }
-    out[i] = slot[95 - t];  // fault: also shared-race b
+    out[i] = slot[95 - t];  // fault: shared-race b
 }
