@@ -259,6 +259,25 @@ fn order(flags: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_block_has_the_shape_that_its_entry_requires() {
+    assert_eq!(run("shaped", "--grid 3 --block 8,4").code, Some(0));
+}
+
+#[test]
+fn an_index_outside_a_table_of_branches_is_a_fault() {
+    for (index, code) in [(0, 0), (1, 0), (2, 4), (u32::MAX, 4)] {
+        let ran = run("branches", &format!("--grid 1 --block 32 --arg u32:{index}"));
+        assert_eq!(ran.code, Some(code), "{index}: {}", ran.error);
+        for fault in faults(&ran) {
+            assert_eq!(fault["kind"], "out-of-bounds");
+            assert_eq!(fault["address"], format!("{index:#x}"));
+            assert!(fault["message"].as_str().unwrap().contains("a table of 2 targets"), "{fault}");
+        }
+        assert_eq!(faults(&ran).len(), usize::from(code == 4));
+    }
+}
+
+#[test]
 fn a_seed_decides_the_order_of_warps() {
     let first = order("--threads 1 --seed 5");
     assert_eq!(first, order("--threads 1 --seed 5"));
@@ -343,7 +362,7 @@ fn a_closed_pipe_is_no_failure() {
 }
 
 /// Misuse: arguments after `run KERNELS`, and words that the message must hold.
-const MISUSED: [(&str, &[&str]); 34] = [
+const MISUSED: [(&str, &[&str]); 36] = [
     ("--grid 1 --block 1", &["--entry <NAME>", "required"]),
     ("--entry nothing --block 1", &["--grid <X[,Y[,Z]]>", "required"]),
     ("--entry nothing --grid 1", &["--block <X[,Y[,Z]]>", "required"]),
@@ -352,11 +371,13 @@ const MISUSED: [(&str, &[&str]); 34] = [
     ("--entry nothing --grid x --block 1", &["--grid <X[,Y[,Z]]>", "`x` is not a number"]),
     ("--entry nothing --grid 1,,2 --block 1", &["--grid <X[,Y[,Z]]>", "`` is not a number"]),
     ("--entry nothing --grid -1 --block 1", &["-1"]),
-    ("--entry nothing --grid 0 --block 1", &["--grid <X[,Y[,Z]]>", "1 to 2147483647"]),
-    ("--entry nothing --grid 1,65536 --block 1", &["--grid <X[,Y[,Z]]>", "1 to 65535"]),
-    ("--entry nothing --grid 1 --block 1,1,65", &["--block <X[,Y[,Z]]>", "1 to 64"]),
-    ("--entry nothing --grid 1 --block 1025", &["--block <X[,Y[,Z]]>", "1 to 1024"]),
+    ("--entry nothing --grid 0 --block 1 --arg u64:0 --arg u64:0", &["`nothing`", "grid", "0 along x", "1 to 2147483647"]),
+    ("--entry nothing --grid 1,65536 --block 1 --arg u64:0 --arg u64:0", &["grid", "65536 along y", "1 to 65535"]),
+    ("--entry nothing --grid 1 --block 1,1,65 --arg u64:0 --arg u64:0", &["block", "65 along z", "1 to 64"]),
+    ("--entry nothing --grid 1 --block 1025 --arg u64:0 --arg u64:0", &["block", "1025 along x", "1 to 1024"]),
     ("--entry nothing --grid 1 --block 64,32 --arg u64:0 --arg u64:0", &["2048 threads", "1024"]),
+    ("--entry shaped --grid 1 --block 32", &["`shaped`", "[32, 1, 1]", "[8, 4, 1]"]),
+    ("--entry shaped --grid 1 --block 4,8", &["[4, 8, 1]", "[8, 4, 1]"]),
     ("--entry small --grid 1 --block 65", &["`small`", "65 threads", "64"]),
     ("--entry nothing --grid 1 --block 1 --shared x", &["--shared <BYTES>"]),
     ("--entry nothing --grid 1 --block 1 --shared 4294967296", &["--shared <BYTES>"]),
@@ -433,7 +454,7 @@ fn broken_ptx_names_line_and_text() {
 fn a_missing_entry_lists_those_there_are() {
     let ran = run("nothin", "--grid 1 --block 1");
     assert_eq!(ran.code, Some(2));
-    let all = ["nothing", "show", "where", "order", "last_word", "small", "faulty", "counted"];
+    let all = ["nothing", "show", "where", "order", "last_word", "small", "shaped", "branches", "faulty", "counted"];
     assert!(ran.error.contains("`nothin`") && ran.error.contains(&all.join(", ")), "{}", ran.error);
     assert!(refused("none.ptx", b".version 9.0\n.target sm_80\n.address_size 64\n").contains("it has none"));
 }

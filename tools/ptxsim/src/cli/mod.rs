@@ -32,10 +32,10 @@ pub struct Flags {
     #[arg(long, value_name = "NAME")]
     entry: String,
     /// Blocks of the grid: X[,Y[,Z]].
-    #[arg(long, value_name = "X[,Y[,Z]]", value_parser = |text: &str| extents(text, GRID))]
+    #[arg(long, value_name = "X[,Y[,Z]]", value_parser = extents)]
     grid: [u32; 3],
     /// Threads of a block: X[,Y[,Z]].
-    #[arg(long, value_name = "X[,Y[,Z]]", value_parser = |text: &str| extents(text, BLOCK))]
+    #[arg(long, value_name = "X[,Y[,Z]]", value_parser = extents)]
     block: [u32; 3],
     /// Dynamic shared memory of a block.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
@@ -61,21 +61,14 @@ pub struct Flags {
     dump: Vec<String>,
 }
 
-/// What a grid and a block can measure along each axis (CUDA programming guide, technical specifications).
-const GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
-const BLOCK: [u32; 3] = [1024, 1024, 64];
-
-fn extents(text: &str, most: [u32; 3]) -> Result<[u32; 3], String> {
+fn extents(text: &str) -> Result<[u32; 3], String> {
     let mut out = [1; 3];
     let parts: Vec<&str> = text.split(',').collect();
     if parts.len() > 3 {
         return Err("at most three extents".into());
     }
-    for ((out, part), most) in out.iter_mut().zip(parts).zip(most) {
+    for (out, part) in out.iter_mut().zip(parts) {
         *out = part.trim().parse().map_err(|_| format!("`{part}` is not a number"))?;
-        if !(1..=most).contains(out) {
-            return Err(format!("`{part}` is not from 1 to {most}"));
-        }
     }
     Ok(out)
 }

@@ -56,6 +56,17 @@ pub struct SiteCounts {
     pub ideal_wavefronts: u64,
 }
 
+impl SiteCounts {
+    pub(crate) fn add(&mut self, other: &SiteCounts) {
+        self.warps += other.warps;
+        self.lanes += other.lanes;
+        self.bytes += other.bytes;
+        self.sectors += other.sectors;
+        self.wavefronts += other.wavefronts;
+        self.ideal_wavefronts += other.ideal_wavefronts;
+    }
+}
+
 /// What one instruction of a kernel is, for reports on its counts.
 #[derive(Clone, Debug)]
 pub struct Site {

@@ -165,19 +165,8 @@ fn traffic_section(sites: &[Site], counts: &Counts) -> String {
 
 fn sum<'a>(counts: impl Iterator<Item = &'a SiteCounts>) -> SiteCounts {
     let mut total = SiteCounts::default();
-    for own in counts {
-        add(&mut total, own);
-    }
+    counts.for_each(|own| total.add(own));
     total
-}
-
-fn add(total: &mut SiteCounts, own: &SiteCounts) {
-    total.warps += own.warps;
-    total.lanes += own.lanes;
-    total.bytes += own.bytes;
-    total.sectors += own.sectors;
-    total.wavefronts += own.wavefronts;
-    total.ideal_wavefronts += own.ideal_wavefronts;
 }
 
 /// Bytes asked for as a share of the sectors' bytes; over 100 % where lanes share bytes.
@@ -229,7 +218,7 @@ fn gather(sites: &[Site], counts: &Counts, bounds: &[(&Chip, Bound)]) -> Vec<Lin
         let line = &mut lines[at];
         // The efficiency is that of global memory; wavefronts tell about shared memory.
         let bytes = if own.sectors > 0 { own.bytes } else { 0 };
-        add(&mut line.counts, &SiteCounts { bytes, ..*own });
+        line.counts.add(&SiteCounts { bytes, ..*own });
         for (share, (chip, bound)) in line.shares.iter_mut().zip(bounds) {
             if bound.seconds > 0.0 && bound.seconds.is_finite() {
                 *share += site_seconds(site, own, counts, chip, bound.binding) / bound.seconds;

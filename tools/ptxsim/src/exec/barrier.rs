@@ -22,7 +22,7 @@ struct Waiting {
 
 #[derive(Debug, Default)]
 struct Barrier {
-    /// Threads it waits for, if the instruction says; else all that have not exited.
+    /// Threads it waits for, if one of the instructions says; else all that have not exited.
     threads: Option<u64>,
     arrived: u64,
     /// Lanes of each warp that have arrived.
@@ -85,8 +85,10 @@ impl Core<'_> {
                 format!("a barrier of {n} threads: the number must be a multiple of {LANES}"),
             );
         }
+        // Without a number it waits for all threads of the block, in whole warps (PTX ISA, bar).
+        let all = self.grid.geometry.threads().next_multiple_of(LANES as u64);
         let barrier = &mut self.barriers.0[id as usize];
-        if barrier.arrived > 0 && barrier.threads != threads {
+        if barrier.arrived > 0 && barrier.threads.unwrap_or(all) != threads.unwrap_or(all) {
             let (one, other) = (barrier.threads, threads);
             let words = |n: Option<u64>| n.map_or("all threads".to_string(), |n| format!("{n} threads"));
             return self.broken_barrier(
@@ -95,7 +97,7 @@ impl Core<'_> {
                 format!("waits for {} at barrier {id}, where others wait for {}", words(other), words(one)),
             );
         }
-        barrier.threads = threads;
+        barrier.threads = barrier.threads.or(threads);
         // A whole warp counts as 32 threads even when the block's last one is smaller, also when it comes in parts.
         let present = &mut barrier.present[warp.id as usize];
         let count = |mask: u32| if warp.live & !mask == 0 { LANES as u64 } else { u64::from(mask.count_ones()) };

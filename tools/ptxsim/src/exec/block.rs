@@ -59,24 +59,18 @@ pub(crate) struct Block<'g> {
 impl<'g> Block<'g> {
     pub(crate) fn new(grid: &'g Grid<'g>, index: u32) -> Block<'g> {
         let program = grid.program;
-        let [gx, gy, _] = grid.geometry.grid.map(u64::from);
-        let i = u64::from(index);
-        let ctaid = [i % gx, i / gx % gy, i / (gx * gy)].map(|x| x as u32);
+        let ctaid = grid.geometry.ctaid(index);
         let threads = grid.geometry.threads();
         let count = threads.div_ceil(LANES as u64) as usize;
         let warps = (0..count).map(|id| {
             let live = (threads - (id * LANES) as u64).min(LANES as u64) as u32;
             let mut registers = grid.registers.clone();
             for &(register, preset) in &grid.varying {
-                registers[register as usize] = std::array::from_fn(|lane| {
-                    let thread = (id * LANES + lane) as u64;
-                    let [bx, by, _] = grid.geometry.block.map(u64::from);
-                    match preset {
-                        Preset::Tid(axis) => [thread % bx, thread / bx % by, thread / (bx * by)][axis],
-                        Preset::Ctaid(axis) => u64::from(ctaid[axis]),
-                        Preset::WarpId => id as u64,
-                        _ => 0,
-                    }
+                registers[register as usize] = std::array::from_fn(|lane| match preset {
+                    Preset::Tid(axis) => u64::from(grid.geometry.tid((id * LANES + lane) as u32)[axis]),
+                    Preset::Ctaid(axis) => u64::from(ctaid[axis]),
+                    Preset::WarpId => id as u64,
+                    _ => 0,
                 });
             }
             let clock = Clock::new(index, id as u32, program.hands_over);
@@ -169,6 +163,7 @@ impl<'g> Block<'g> {
                 }
                 Step::Exited => {
                     self.core.event();
+                    self.core.pass_collectives(&mut self.warps[chosen]);
                     self.core.pass_all_barriers(&mut self.warps);
                     if !self.warps[chosen].switch() {
                         return;
@@ -180,8 +175,7 @@ impl<'g> Block<'g> {
 
     /// Whether nothing but another block can end the loops in which all threads are.
     fn is_stuck(&self, now: (u64, u64)) -> bool {
-        let mut fragments = self.warps.iter().flat_map(|w| &w.fragments).filter(|f| f.state == State::Ready);
-        fragments.all(|f| f.spin.repeats(now))
+        self.warps.iter().all(|warp| warp.repeats(now))
     }
 
     /// Lets lanes that wait at joins go on, see [`Warp::release_joins`]. Whether there were any.

@@ -2,7 +2,7 @@
 
 use super::block::Core;
 use super::step::Step;
-use super::warp::{State, Warp};
+use super::warp::{Fragment, State, Warp};
 use crate::fault::FaultKind;
 use crate::ir::{Collective, LANES, Lanes, Op, Reg, ShuffleMode, VoteMode, VoteOut, lanes};
 
@@ -22,22 +22,34 @@ impl Core<'_> {
             return Step::Next;
         }
         warp.fragment().state = State::AtCollective(named);
+        let here = *warp.fragment();
+        self.pass_collective(warp, here);
+        Step::Switch
+    }
+
+    /// Executes the operation at which `first` waits, for all that wait there with it, if all lanes that its mask names have come or exited.
+    fn pass_collective(&mut self, warp: &mut Warp, first: Fragment) {
+        let (Fragment { pc, .. }, State::AtCollective(named)) = (first, first.state) else { return };
         let program = self.grid.program;
-        let barrier = matches!(what, Collective::Barrier);
-        let same = |pc: usize| {
-            let at = &program.insts[pc].op;
-            pc == here.pc || barrier && matches!(at, Op::Collective { what: Collective::Barrier, .. })
-        };
-        let arrived = |f: &super::warp::Fragment| f.state == State::AtCollective(named) && same(f.pc);
-        let union = warp.fragments.iter().filter(|f| arrived(f)).fold(0, |union, f| union | f.mask);
+        let Op::Collective { what, .. } = &program.insts[pc].op else { return };
+        let is_barrier = |pc: usize| matches!(program.insts[pc].op, Op::Collective { what: Collective::Barrier, .. });
+        let with = |f: &Fragment| f.state == first.state && (f.pc == pc || is_barrier(f.pc) && is_barrier(pc));
+        let union = warp.fragments.iter().filter(|f| with(f)).fold(0, |union, f| union | f.mask);
+        let wanted = named & warp.live;
         if wanted & !union == 0 {
-            self.execute(warp, union, wanted, here.pc, what);
-            for fragment in warp.fragments.iter_mut().filter(|f| arrived(f)) {
+            self.execute(warp, union, wanted, pc, what);
+            for fragment in warp.fragments.iter_mut().filter(|f| with(f)) {
                 fragment.state = State::Ready;
                 fragment.pc += 1;
             }
         }
-        Step::Switch
+    }
+
+    /// Lanes have exited: whoever waited for them alone goes on.
+    pub(crate) fn pass_collectives(&mut self, warp: &mut Warp) {
+        for index in 0..warp.fragments.len() {
+            self.pass_collective(warp, warp.fragments[index]);
+        }
     }
 
     /// The mask that all active lanes name. Where they name several, as tiles of a warp do, the groups part: those that are complete

@@ -1,21 +1,24 @@
-//! A launch: blocks on all cores, and what they share.
+//! A launch: whether it can be, what its blocks start with and what they share.
 
-use super::block::{Block, Outcome};
 use super::faults::Faults;
-use crate::count::{Counts, SiteCounts};
+use super::queue::Queue;
+use crate::count::Counts;
 use crate::error::{Error, Result};
 use crate::fault::{Fault, Place};
 use crate::ir::{LANES, Lanes, Preset, Program, Reg};
 use crate::memory::{Memory, View};
 use crate::{Options, Report};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Instructions a block runs before another may have its core.
-const SLICE: u64 = 400_000;
 /// Shared memory that a block can have (CUDA programming guide, compute capability 9.0).
 const MAX_SHARED: u64 = 227 << 10;
+
+/// Bytes of module variables that are taken: page tables of more would fill this machine's memory.
+const MAX_VARIABLES: u64 = 32 << 30;
+/// Extents that a grid and a block can have (CUDA programming guide, technical specifications).
+const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
+const MAX_THREADS: u64 = 1024;
 
 /// Extents of a launch.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,20 @@ impl Geometry {
     pub(crate) fn threads(&self) -> u64 {
         self.block.iter().fold(1, |all, &n| all.saturating_mul(n.into()))
     }
+
+    /// Where the block of a number is in the grid.
+    pub(crate) fn ctaid(&self, block: u32) -> [u32; 3] {
+        coordinates(block, self.grid)
+    }
+
+    /// Where the thread of a number is in its block.
+    pub(crate) fn tid(&self, thread: u32) -> [u32; 3] {
+        coordinates(thread, self.block)
+    }
+}
+
+fn coordinates(index: u32, [x, y, _]: [u32; 3]) -> [u32; 3] {
+    [index % x, index / x % y, index / x / y]
 }
 
 /// What the blocks of a launch share.
@@ -51,17 +68,14 @@ pub(crate) struct Grid<'a> {
     faults: Faults,
     progress: AtomicU64,
     stop: AtomicBool,
-    /// A block ended by a fault of its own.
     broken: AtomicBool,
 }
 
 impl Grid<'_> {
     pub(crate) fn place(&self, site: u32, block: u32, warp: u32, lane: u32) -> Place {
-        let [gx, gy, _] = self.geometry.grid;
-        let ctaid = [block % gx, block / gx % gy, block / gx / gy];
         let spots = &self.program.spots;
         let spot = spots.get(site as usize).or(spots.last()).cloned().unwrap_or_default();
-        spot.place(ctaid, warp, lane)
+        spot.place(self.geometry.ctaid(block), warp, lane)
     }
 
     pub(crate) fn report(&self, mut fault: Fault) {
@@ -78,24 +92,23 @@ impl Grid<'_> {
         self.progress.load(Ordering::Relaxed)
     }
 
+    /// A block has ended by a fault of its own.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// No block can go on.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
-}
-
-/// Blocks waiting for a core.
-#[derive(Default)]
-struct Queue<'g> {
-    /// The first block that has not begun.
-    fresh: u64,
-    /// Blocks whose time was up; with the progress at which they were stuck, if they were.
-    paused: VecDeque<(Block<'g>, Option<u64>)>,
-    running: usize,
-    counts: Vec<SiteCounts>,
 }
 
 /// Runs `program` to its end.
@@ -123,22 +136,21 @@ pub(crate) fn run(
         stop: AtomicBool::new(false),
         broken: AtomicBool::new(false),
     };
-    let queue = Mutex::new(Queue { counts: vec![SiteCounts::default(); program.insts.len()], ..Queue::default() });
-    let changed = Condvar::new();
+    let queue = Queue::new(&grid);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if options.threads == 0 { cores } else { options.threads };
     let threads = threads.min(geometry.blocks().try_into().unwrap_or(usize::MAX)).max(1);
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(|| work(&grid, &queue, &changed));
+            scope.spawn(|| queue.work());
         }
-        work(&grid, &queue, &changed);
+        queue.work();
     });
     let (unique_read, unique_written) = if options.counters { grid.view.sectors(grid.launch) } else { (0, 0) };
     for address in addresses {
         memory.free(address);
     }
-    let sites = queue.into_inner().unwrap_or_else(PoisonError::into_inner).counts;
+    let sites = queue.into_counts();
     let (faults, faults_dropped) = grid.faults.into_parts();
     let shared_bytes = (program.static_shared_bytes + geometry.shared) as u32;
     let block_threads = geometry.threads() as u32;
@@ -150,10 +162,17 @@ pub(crate) fn run(
 fn check(program: &Program, geometry: &Geometry, parameters: &[u8]) -> Result<()> {
     let fail = |message: String| Err(Error::launch(&program.name, message));
     let (threads, blocks) = (geometry.threads(), geometry.blocks());
-    let most = program.max_threads.unwrap_or(1024).min(1024);
-    if threads == 0 || blocks == 0 {
-        return fail(format!("the grid {:?} of blocks {:?} has no threads", geometry.grid, geometry.block));
+    for (what, extents, most) in [("grid", geometry.grid, MAX_GRID), ("block", geometry.block, MAX_BLOCK)] {
+        for ((axis, extent), most) in ["x", "y", "z"].into_iter().zip(extents).zip(most) {
+            if !(1..=most).contains(&extent) {
+                return fail(format!("the {what} is {extent} along {axis}: it can be 1 to {most}"));
+            }
+        }
     }
+    if let Some(required) = program.required_block.filter(|required| *required != geometry.block.map(u64::from)) {
+        return fail(format!("blocks of {:?} threads; it takes {required:?} and no others (`.reqntid`)", geometry.block));
+    }
+    let most = program.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
     if threads > most {
         return fail(format!("{threads} threads a block; it takes {most} at most"));
     }
@@ -172,11 +191,17 @@ fn check(program: &Program, geometry: &Geometry, parameters: &[u8]) -> Result<()
 
 /// Places the module's variables in global memory. Returns their addresses.
 fn module_variables(program: &Program, memory: &Memory) -> Result<Vec<u64>> {
+    let bytes = program.variables.iter().fold(0, |all: u64, variable| all.saturating_add(variable.bytes));
+    if bytes > MAX_VARIABLES {
+        return Err(Error::launch(
+            &program.name,
+            format!("{bytes} bytes of module variables; at most {MAX_VARIABLES} are possible"),
+        ));
+    }
     let place = |variable: &crate::ir::ModuleVariable| {
         let address = memory.alloc(variable.bytes);
-        let mut bytes = variable.init.clone();
-        bytes.resize(variable.bytes as usize, 0); // without an initial value it is zero (PTX ISA, initializers)
-        memory.write(address, &bytes).map(|()| address)
+        memory.define_zero(address, variable.bytes); // as far as there is no initial value (PTX ISA, initializers)
+        memory.write(address, &variable.init).map(|()| address)
     };
     program.variables.iter().map(place).collect()
 }
@@ -209,64 +234,4 @@ fn presets(program: &Program, geometry: &Geometry, variables: &[u64]) -> (Vec<La
         };
     }
     (registers, varying)
-}
-
-/// Runs blocks until none is left. A block that has had its time makes way for others, as they may be what it waits for.
-fn work<'g>(grid: &'g Grid<'g>, queue: &Mutex<Queue<'g>>, changed: &Condvar) {
-    let mut guard = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let mut block = if guard.fresh < grid.geometry.blocks() && !grid.is_stopped() {
-            let index = guard.fresh as u32;
-            guard.fresh += 1;
-            guard.running += 1;
-            drop(guard);
-            Block::new(grid, index)
-        } else {
-            let now = grid.progress();
-            let able = guard.paused.iter().position(|(_, stuck)| *stuck != Some(now));
-            let Some((block, _)) = able.and_then(|i| guard.paused.remove(i)) else {
-                if guard.running > 0 {
-                    guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
-                    continue;
-                }
-                let released = guard.paused.iter_mut().fold(false, |any, (block, stuck)| {
-                    let released = block.release_joins();
-                    *stuck = stuck.filter(|_| !released);
-                    released | any
-                });
-                if released {
-                    continue;
-                }
-                if let Some((mut block, _)) = guard.paused.pop_front() {
-                    block.report_deadlock("goes round in a loop that nothing can end");
-                    grid.stop.store(true, Ordering::Relaxed);
-                    guard.paused.clear();
-                }
-                changed.notify_all();
-                return;
-            };
-            guard.running += 1;
-            drop(guard);
-            block
-        };
-        let outcome = block.run(SLICE);
-        guard = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.running -= 1;
-        match outcome {
-            Outcome::Done => {
-                grid.broken.fetch_or(block.core.broken, Ordering::Relaxed);
-                for (sum, counts) in guard.counts.iter_mut().zip(&block.core.counts) {
-                    sum.warps += counts.warps;
-                    sum.lanes += counts.lanes;
-                    sum.bytes += counts.bytes;
-                    sum.sectors += counts.sectors;
-                    sum.wavefronts += counts.wavefronts;
-                    sum.ideal_wavefronts += counts.ideal_wavefronts;
-                }
-            }
-            Outcome::Paused => guard.paused.push_back((block, None)),
-            Outcome::Stuck(progress) => guard.paused.push_back((block, Some(progress))),
-        }
-        changed.notify_all();
-    }
 }

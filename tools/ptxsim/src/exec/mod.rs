@@ -1,6 +1,6 @@
 //! Runs decoded kernels.
 //!
-//! [`grid`]: a launch; blocks go to all cores. [`block`]: the warps of a block, one running at a time in seeded random order.
+//! [`grid`]: a launch. [`queue`]: its blocks go to all cores. [`block`]: the warps of a block, one running at a time in seeded random order.
 //! [`warp`]: registers and divergence. [`step`]: one instruction. [`access`], [`copies`], [`matrices`]: memory. [`barrier`], [`collective`]: what threads do
 //! together. [`clock`]: what comes before what.
 
@@ -14,6 +14,7 @@ mod copies;
 mod faults;
 mod grid;
 mod matrices;
+mod queue;
 mod shared;
 mod step;
 mod warp;

@@ -2,9 +2,13 @@
 
 use super::barrier::Arrival;
 use super::block::Core;
-use super::warp::{State, Warp};
+use super::warp::{Fragment, State, Warp};
 use crate::fault::FaultKind;
 use crate::ir::{LANES, Lanes, Op, Reg, lanes};
+
+/// Strong reads and atomics after which lanes that go round in a loop may wait for lanes of their warp at a join, even if they change
+/// memory each time round: these are let go, see [`Warp::release_joins`].
+const MOST_POLLS: u32 = 500;
 
 /// What an instruction means for its warp's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,7 @@ impl Core<'_> {
         let counts = &mut self.counts[here.pc];
         counts.warps += 1;
         counts.lanes += u64::from(active.count_ones());
+        warp.polls += u32::from(inst.op.polls());
         if let Some(step) = self.control(warp, here.pc, active, &inst.op) {
             return step;
         }
@@ -71,6 +76,9 @@ impl Core<'_> {
         match op {
             Op::Branch { target, rejoin } => {
                 if active == mask {
+                    if *target <= pc && warp.polls > MOST_POLLS {
+                        warp.release_joins();
+                    }
                     if *target <= pc && self.is_suspicious() {
                         warp.go_round(*target, self.progress());
                         if self.is_fruitless() {
@@ -86,28 +94,7 @@ impl Core<'_> {
                 }
                 Some(Step::Next)
             }
-            Op::BranchTable { index, targets, rejoin } => {
-                let indices = warp.get(*index);
-                let mut parts: Vec<(usize, u32)> = Vec::new();
-                for lane in lanes(active) {
-                    let target = targets[(indices[lane] as usize).min(targets.len() - 1)];
-                    match parts.iter_mut().find(|part| part.0 == target) {
-                        Some(part) => part.1 |= 1 << lane,
-                        None => parts.push((target, 1 << lane)),
-                    }
-                }
-                if mask & !active != 0 {
-                    parts.push((pc + 1, mask & !active));
-                }
-                match parts[..] {
-                    [(target, _)] => warp.fragment().pc = target,
-                    _ => {
-                        let first = (self.next_random() % parts.len() as u64) as usize;
-                        warp.diverge(&parts, *rejoin, first);
-                    }
-                }
-                Some(Step::Next)
-            }
+            Op::BranchTable { index, targets, rejoin } => Some(self.branch_table(warp, active, *index, targets, *rejoin)),
             Op::Exit if active != 0 => {
                 if active != mask {
                     warp.fragment().pc += 1;
@@ -123,6 +110,35 @@ impl Core<'_> {
             }
             _ => None,
         }
+    }
+
+    fn branch_table(&mut self, warp: &mut Warp, active: u32, index: Reg, targets: &[usize], rejoin: usize) -> Step {
+        let Fragment { pc, mask, .. } = *warp.fragment();
+        let indices = *warp.get(index);
+        let mut parts: Vec<(usize, u32)> = Vec::new();
+        for lane in lanes(active) {
+            let Some(&target) = targets.get(indices[lane] as usize) else {
+                let message = format!("a branch by index {} of a table of {} targets", indices[lane], targets.len());
+                self.fault(FaultKind::OutOfBounds, warp, lane as u32, pc as u32, indices[lane], None, message);
+                self.broken = true; // what follows is undefined (PTX ISA, brx.idx)
+                return Step::Switch;
+            };
+            match parts.iter_mut().find(|part| part.0 == target) {
+                Some(part) => part.1 |= 1 << lane,
+                None => parts.push((target, 1 << lane)),
+            }
+        }
+        if mask & !active != 0 {
+            parts.push((pc + 1, mask & !active));
+        }
+        match parts[..] {
+            [(target, _)] => warp.fragment().pc = target,
+            _ => {
+                let first = (self.next_random() % parts.len() as u64) as usize;
+                warp.diverge(&parts, rejoin, first);
+            }
+        }
+        Step::Next
     }
 
     fn compute(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Op) {

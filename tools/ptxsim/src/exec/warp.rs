@@ -13,23 +13,72 @@ pub(crate) struct Fragment {
     /// Index of the join where it waits for its other half.
     join: Option<usize>,
     pub state: State,
-    pub spin: Spin,
 }
 
-/// How a fragment goes round in a loop. Its registers are compared with what they were some rounds before (Brent's cycle detection):
-/// if they are the same and nothing in memory has changed, it will go round for ever.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spin {
+impl Fragment {
+    fn ready(pc: usize, mask: u32, join: Option<usize>) -> Fragment {
+        Fragment { pc, mask, join, state: State::Ready }
+    }
+}
+
+/// How some lanes go round in a loop. When they come to a branch backwards, all that decides what they do next is compared with what it
+/// was at an earlier one (Brent's cycle detection: at the last whose number is a power of two). If it is the same, and nothing in memory has
+/// changed, they will go round for ever.
+struct Rounds {
+    mask: u32,
     progress: (u64, u64),
-    rounds: u32,
-    kept: u64,
+    count: u64,
+    /// Where the earlier branch led, and what registers, predicates, carry flags and local memory were then.
+    target: usize,
+    registers: Vec<Lanes>,
+    preds: Vec<u32>,
+    carry: u32,
+    local: Vec<u8>,
+    /// A register that differed in the last round: the first to look at, so that a loop that counts costs one comparison a round.
+    differed: usize,
     repeats: bool,
 }
 
-impl Spin {
-    /// Whether the fragment repeats itself as long as progress is `now`.
-    pub(crate) fn repeats(&self, now: (u64, u64)) -> bool {
-        self.repeats && self.progress == now
+impl Rounds {
+    fn new(mask: u32) -> Rounds {
+        Rounds {
+            mask,
+            progress: (0, 0),
+            count: 0,
+            target: 0,
+            registers: Vec::new(),
+            preds: Vec::new(),
+            carry: 0,
+            local: Vec::new(),
+            differed: 0,
+            repeats: false,
+        }
+    }
+
+    /// Whether `warp` is, as far as its lanes of the mask are concerned, as it was.
+    fn is_same(&mut self, warp: &Warp, target: usize) -> bool {
+        let mask = self.mask;
+        let differs = |(was, is): (&Lanes, &Lanes)| was != is && lanes(mask).any(|lane| was[lane] != is[lane]);
+        if let (Some(was), Some(is)) = (self.registers.get(self.differed), warp.registers.get(self.differed))
+            && differs((was, is))
+        {
+            return false;
+        }
+        if let Some(register) = self.registers.iter().zip(&warp.registers).position(differs) {
+            self.differed = register;
+            return false;
+        }
+        let bits = |was: u32, is: u32| (was ^ is) & mask == 0;
+        let preds = || self.preds.iter().zip(&warp.preds).all(|(&was, &is)| bits(was, is));
+        target == self.target && bits(self.carry, warp.carry) && preds() && self.local == warp.local
+    }
+
+    fn keep(&mut self, warp: &Warp, target: usize) {
+        self.target = target;
+        self.registers.clone_from(&warp.registers);
+        self.preds.clone_from(&warp.preds);
+        self.carry = warp.carry;
+        self.local.clone_from(&warp.local);
     }
 }
 
@@ -68,6 +117,10 @@ pub(crate) struct Warp {
     pub fragments: Vec<Fragment>,
     joins: Vec<Join>,
     free_joins: Vec<usize>,
+    /// Of lanes that go round in loops while nothing happens.
+    rounds: Vec<Rounds>,
+    /// Strong reads and atomics since lanes at joins were last let go.
+    pub polls: u32,
     /// Fragment that runs.
     pub current: usize,
     pub clock: Clock,
@@ -83,9 +136,11 @@ impl Warp {
             preds: vec![0; preds],
             carry: 0,
             local: vec![0; local],
-            fragments: vec![Fragment { pc: 0, mask: live, join: None, state: State::Ready, spin: Spin::default() }],
+            fragments: vec![Fragment::ready(0, live, None)],
             joins: Vec::new(),
             free_joins: Vec::new(),
+            rounds: Vec::new(),
+            polls: 0,
             current: 0,
             clock,
             copies: Copies::default(),
@@ -153,14 +208,14 @@ impl Warp {
     /// for (independent thread scheduling, CUDA programming guide). Whether there were any.
     pub(crate) fn release_joins(&mut self) -> bool {
         let mut any = false;
+        self.polls = 0;
         for index in (0..self.joins.len()).filter(|index| !self.free_joins.contains(index)) {
             let join = &mut self.joins[index];
             if join.arrived != 0 {
                 any = true;
                 join.expected &= !join.arrived;
                 let mask = std::mem::take(&mut join.arrived);
-                let fragment = Fragment { pc: join.pc, mask, join: join.parent, state: State::Ready, spin: Spin::default() };
-                self.fragments.push(fragment);
+                self.fragments.push(Fragment::ready(join.pc, mask, join.parent));
             }
         }
         any
@@ -191,7 +246,7 @@ impl Warp {
                 return false;
             }
             let (mask, parent) = (join.arrived, join.parent);
-            self.fragments[self.current] = Fragment { pc, mask, join: parent, state: State::Ready, spin: Spin::default() };
+            self.fragments[self.current] = Fragment::ready(pc, mask, parent);
             self.free_joins.push(index);
         }
     }
@@ -216,7 +271,7 @@ impl Warp {
             })
         };
         for (i, &(pc, mask)) in parts.iter().enumerate() {
-            let fragment = Fragment { pc, mask, join, state: State::Ready, spin: Spin::default() };
+            let fragment = Fragment::ready(pc, mask, join);
             if i == first {
                 self.fragments[self.current] = fragment;
             } else {
@@ -227,33 +282,30 @@ impl Warp {
 
     /// The running fragment jumps backwards while nothing happens: notices if it has been here before, in the same state.
     pub(crate) fn go_round(&mut self, target: usize, progress: (u64, u64)) {
-        let Fragment { mut spin, mask, .. } = self.fragments[self.current];
-        if spin.progress != progress {
-            spin = Spin { progress, ..Spin::default() };
-        }
-        spin.rounds = spin.rounds.saturating_add(1);
-        // Looking costs as much as many instructions: a few rounds after each power of two.
-        let since = spin.rounds - (1 << spin.rounds.ilog2());
-        if since <= 4 && !spin.repeats {
-            let state = self.digest(target, mask);
-            if since > 0 && state == spin.kept {
-                spin.repeats = true;
-            } else if since == 0 {
-                spin.kept = state;
+        let mask = self.fragments[self.current].mask;
+        let mut rounds = match self.rounds.iter().position(|rounds| rounds.mask == mask) {
+            Some(index) => self.rounds.swap_remove(index),
+            None => {
+                let fragments = &self.fragments;
+                self.rounds.retain(|rounds| fragments.iter().any(|f| f.mask == rounds.mask));
+                Rounds::new(mask)
             }
+        };
+        if rounds.progress != progress {
+            (rounds.progress, rounds.count, rounds.repeats) = (progress, 0, false);
         }
-        self.fragments[self.current].spin = spin;
+        rounds.count += 1;
+        rounds.repeats = rounds.repeats || rounds.count > 1 && rounds.is_same(self, target);
+        if rounds.count.is_power_of_two() && !rounds.repeats {
+            rounds.keep(self, target);
+        }
+        self.rounds.push(rounds);
     }
 
-    fn digest(&self, pc: usize, mask: u32) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        (pc, mask, self.carry & mask, &self.local).hash(&mut hasher);
-        self.preds.iter().for_each(|bits| (bits & mask).hash(&mut hasher));
-        for register in &self.registers {
-            lanes(mask).for_each(|lane| register[lane].hash(&mut hasher));
-        }
-        hasher.finish()
+    /// Whether every fragment that can go on repeats itself as long as progress is `now`.
+    pub(crate) fn repeats(&self, now: (u64, u64)) -> bool {
+        let repeats = |f: &Fragment| self.rounds.iter().any(|r| r.mask == f.mask && r.repeats && r.progress == now);
+        self.fragments.iter().filter(|f| f.state == State::Ready).all(repeats)
     }
 
     /// Lanes of the running fragment exit.
@@ -273,14 +325,7 @@ impl Warp {
             join.expected &= !lanes;
             if join.expected == join.arrived {
                 if join.arrived != 0 {
-                    let fragment = Fragment {
-                        pc: join.pc,
-                        mask: join.arrived,
-                        join: join.parent,
-                        state: State::Ready,
-                        spin: Spin::default(),
-                    };
-                    self.fragments.push(fragment);
+                    self.fragments.push(Fragment::ready(join.pc, join.arrived, join.parent));
                 }
                 self.free_joins.push(index);
             }
@@ -310,6 +355,30 @@ mod tests {
         warp.fragment().pc = 20;
         assert!(warp.rejoin());
         assert_eq!((warp.fragment().mask, warp.fragments.len()), (u32::MAX, 1));
+    }
+
+    #[test]
+    fn a_cycle_of_any_length_is_noticed_and_a_count_is_not() {
+        for period in [1, 3, 8, 1000] {
+            let mut warp = warp();
+            let mut noticed = (0..4 * period).filter(|round| {
+                warp.set(1, u32::MAX, &[round % period; LANES]);
+                warp.go_round(3, (1, 1));
+                warp.repeats((1, 1))
+            });
+            let first = noticed.next().unwrap_or_else(|| panic!("a cycle of {period} rounds"));
+            assert!((period..3 * period).contains(&first), "{period}: {first}");
+            drop(noticed);
+            assert!(!warp.repeats((2, 1)), "something has changed");
+            warp.go_round(3, (2, 1));
+            assert!(!warp.repeats((2, 1)));
+        }
+        let mut warp = warp();
+        for round in 0..5000 {
+            warp.set(0, 0x10, &[round; LANES]);
+            warp.go_round(3, (1, 1));
+            assert!(!warp.repeats((1, 1)));
+        }
     }
 
     #[test]

@@ -394,6 +394,7 @@ impl<'m> Builder<'m> {
             variables: self.variables,
             max_threads: function.max_threads,
             hands_over,
+            required_block: function.required_block,
         })
     }
 }

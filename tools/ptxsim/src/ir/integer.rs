@@ -69,9 +69,14 @@ impl Context<'_, '_> {
         if !if bitwise { is_bits(ty) } else { is_numeric(ty) && (ty.is_signed() || !signed_only) } {
             return self.unknown();
         }
+        self.plain(ty, saturate, relu, shift_amount)
+    }
+
+    /// Instructions that have one type, which is known to suit them, and of whose flags the same is known.
+    fn plain(&mut self, ty: Type, saturate: bool, relu: bool, shift_amount: bool) -> Parsed<()> {
         let (bits, sign) = (ty.bits(), ty.is_signed());
         let (low, high) = (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1);
-        match name {
+        match self.opcode.name {
             "add" if saturate => {
                 self.binary(bits, move |a, b| (number(a, bits, true) + number(b, bits, true)).clamp(low, high) as u64)
             }
@@ -157,18 +162,7 @@ impl Context<'_, '_> {
                 let product = number(a, 24, sign) * number(b, 24, sign);
                 return (if part == Part::High { product >> 16 } else { product }) as u64;
             }
-            match part {
-                // The frequent case, without 128-bit numbers.
-                Part::Low => a.wrapping_mul(b),
-                _ => {
-                    let product = if sign {
-                        (number(a, bits, true) * number(b, bits, true)) as u128
-                    } else {
-                        u128::from(a) * u128::from(b)
-                    };
-                    (if part == Part::High { product >> bits } else { product }) as u64
-                }
-            }
+            multiplied(part, a, b, bits, sign)
         };
         let keep = mask(out);
         let (d, a, b) = (self.dest_bits(0, out)?, self.value(1, bits)?, self.value(2, bits)?);
@@ -212,14 +206,8 @@ impl Context<'_, '_> {
                 (Box::new(subtract), b)
             }
             ("mad", Some(part)) => {
-                let multiply = move |a: u64, b: u64, c: u64, carry: bool| {
-                    let product = if sign {
-                        (number(a, bits, true) * number(b, bits, true)) as u128
-                    } else {
-                        u128::from(a) * u128::from(b)
-                    };
-                    add((if part == Part::High { product >> bits } else { product }) as u64 & keep, c, carry)
-                };
+                let multiply =
+                    move |a: u64, b: u64, c: u64, carry: bool| add(multiplied(part, a, b, bits, sign) & keep, c, carry);
                 (Box::new(multiply), self.value(3, bits)?)
             }
             _ => return self.unknown(),
@@ -388,6 +376,16 @@ fn is_bits(ty: Type) -> bool {
 /// Types of integer arithmetic.
 fn is_numeric(ty: Type) -> bool {
     ty.is_integer() && ty.bits() >= 16 && !is_bits(ty)
+}
+
+/// A part of the product of two numbers of `bits` bits; what stands above it is not cut off.
+fn multiplied(part: Part, a: u64, b: u64, bits: u32, sign: bool) -> u64 {
+    let wide = || if sign { (number(a, bits, true) * number(b, bits, true)) as u128 } else { u128::from(a) * u128::from(b) };
+    match part {
+        Part::Low => a.wrapping_mul(b), // the frequent case, without 128-bit numbers
+        Part::High => (wide() >> bits) as u64,
+        Part::Wide => wide() as u64,
+    }
 }
 
 /// bfe (PTX ISA): `length` bits from `start`, filled with zero or, if signed, with the field's top bit.

@@ -358,6 +358,15 @@ impl Op {
             _ => false,
         }
     }
+
+    /// Whether it may read what another thread has written without a barrier between: what a loop must do that waits for another.
+    pub(crate) fn polls(&self) -> bool {
+        match self {
+            Op::Load(Load { strength, .. }) => strength.strong || strength.volatile,
+            Op::Atomic(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Connectives of `setp` and `set`.
@@ -441,6 +450,8 @@ pub(crate) struct Program {
     pub max_threads: Option<u64>,
     /// Whether threads of different blocks can be ordered.
     pub hands_over: bool,
+    /// The extents that a block must have.
+    pub required_block: Option<[u64; 3]>,
 }
 
 impl Program {

@@ -2,7 +2,7 @@
 
 use super::page::{Page, SECTOR};
 use crate::error::{Error, Result};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Bytes of a page.
@@ -14,19 +14,28 @@ const SPACING: u32 = 36;
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub bytes: u64,
+    /// Pages that come to be hold written zeros.
+    zeroed: AtomicBool,
     pages: Vec<Mutex<Option<Box<Page>>>>,
 }
 
 impl Allocation {
     fn new(bytes: u64) -> Allocation {
-        Allocation { bytes, pages: (0..bytes.div_ceil(PAGE as u64)).map(|_| Mutex::new(None)).collect() }
+        let zeroed = AtomicBool::new(false);
+        Allocation { bytes, zeroed, pages: (0..bytes.div_ceil(PAGE as u64)).map(|_| Mutex::new(None)).collect() }
     }
 
     /// The page that holds the byte at `offset`.
     pub(crate) fn page(&self, offset: u64) -> PageGuard<'_> {
         let page = &self.pages[(offset / PAGE as u64) as usize];
         let mut guard = page.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.get_or_insert_with(|| Box::new(Page::new(PAGE)));
+        guard.get_or_insert_with(|| {
+            let mut page = Page::new(PAGE);
+            if self.zeroed.load(Ordering::Relaxed) {
+                page.mark(0, PAGE, true);
+            }
+            Box::new(page)
+        });
         PageGuard(guard)
     }
 
@@ -137,6 +146,13 @@ impl Memory {
         let mut all = true;
         self.each(address, bytes as usize, |page, offset, _, n| all &= (offset..offset + n).all(|i| page.is_written(i, 1)))?;
         Ok(all)
+    }
+
+    /// All `bytes` bytes of the allocation at `address` count as written and are zero, as far as nobody has touched them yet.
+    pub(crate) fn define_zero(&self, address: u64, bytes: u64) {
+        if let Some((allocation, _)) = self.view().find(address, bytes) {
+            allocation.zeroed.store(true, Ordering::Relaxed);
+        }
     }
 
     fn each(&self, address: u64, bytes: usize, mut visit: impl FnMut(&mut Page, usize, usize, usize)) -> Result<()> {

@@ -153,37 +153,39 @@ fn decode(register: &Register, operand: Operand, out: &mut [[f32; 32]; 4]) {
     }
 }
 
+/// Hands over the elements of a fragment: lane, register, element in the register, value.
 #[inline(always)]
-fn unpack_a<const K: usize>(registers: &[Register], operand: Operand) -> [[f64; K]; 16] {
-    let mut matrix = [[0.0; K]; 16];
+fn each_element(registers: &[Register], operand: Operand, mut hand_over: impl FnMut(usize, usize, usize, f64)) {
     let mut rows = [[0.0; 32]; 4];
-    let per_register = operand.per_register() as usize;
     for (r, register) in registers.iter().enumerate() {
         decode(register, operand, &mut rows);
-        for (e, values) in rows.iter().take(per_register).enumerate() {
+        for (e, values) in rows.iter().take(operand.per_register() as usize).enumerate() {
             for (lane, &value) in values.iter().enumerate() {
-                let (row, column) = a_element(lane, r, e, per_register);
-                matrix[row][column] = value as f64;
+                hand_over(lane, r, e, value as f64);
             }
         }
     }
+}
+
+#[inline(always)]
+fn unpack_a<const K: usize>(registers: &[Register], operand: Operand) -> [[f64; K]; 16] {
+    let mut matrix = [[0.0; K]; 16];
+    let per_register = operand.per_register() as usize;
+    each_element(registers, operand, |lane, r, e, value| {
+        let (row, column) = a_element(lane, r, e, per_register);
+        matrix[row][column] = value;
+    });
     matrix
 }
 
 #[inline(always)]
 fn unpack_b<const K: usize>(registers: &[Register], operand: Operand) -> [[f64; 8]; K] {
     let mut matrix = [[0.0; 8]; K];
-    let mut rows = [[0.0; 32]; 4];
     let per_register = operand.per_register() as usize;
-    for (r, register) in registers.iter().enumerate() {
-        decode(register, operand, &mut rows);
-        for (e, values) in rows.iter().take(per_register).enumerate() {
-            for (lane, &value) in values.iter().enumerate() {
-                let (k, n) = b_element(lane, r, e, per_register);
-                matrix[k][n] = value as f64;
-            }
-        }
-    }
+    each_element(registers, operand, |lane, r, e, value| {
+        let (k, n) = b_element(lane, r, e, per_register);
+        matrix[k][n] = value;
+    });
     matrix
 }
 

@@ -62,8 +62,10 @@ pub(crate) struct Function {
     pub labels: Vec<Option<usize>>,
     /// Branch tables of `brx.idx`: label numbers.
     pub tables: Vec<Vec<usize>>,
-    /// `.maxntid` or `.reqntid`: threads a block may have at most.
+    /// `.maxntid`: threads a block may have at most.
     pub max_threads: Option<u64>,
+    /// `.reqntid`: the extents that a block must have.
+    pub required_block: Option<[u64; 3]>,
     pub line: u32,
 }
 

@@ -327,6 +327,7 @@ impl<'s> Parser<'_, 's> {
             labels: Vec::new(),
             tables: Vec::new(),
             max_threads: None,
+            required_block: None,
             line,
         };
         let mut scope = Scope::default();
@@ -359,19 +360,32 @@ impl<'s> Parser<'_, 's> {
         while let Some(Kind::Word(word)) = self.peek() {
             self.at += 1;
             match word {
-                ".maxntid" | ".reqntid" => {
-                    let mut threads = self.int("a number of threads")?;
-                    while self.accept(b',') {
-                        threads = threads.saturating_mul(self.int("a number of threads")?);
-                    }
+                ".maxntid" => {
+                    let threads = self.extents()?.iter().fold(1, |all: u64, &n| all.saturating_mul(n));
                     function.max_threads = Some(threads);
                 }
+                ".reqntid" => function.required_block = Some(self.extents()?),
                 ".minnctapersm" | ".maxnctapersm" | ".maxnreg" | ".abi_preserve" => self.int("a number").map(drop)?,
                 ".noreturn" => {}
                 other => return self.refuse(format!("unknown directive `{other}` of a function")),
             }
         }
         Ok(())
+    }
+
+    /// Threads of a block along up to three axes.
+    fn extents(&mut self) -> Parsed<[u64; 3]> {
+        let mut out = [1; 3];
+        for axis in 0.. {
+            match out.get_mut(axis) {
+                Some(extent) => *extent = self.int("a number of threads")?,
+                None => return self.refuse("a block has three extents at most"),
+            }
+            if !self.accept(b',') {
+                break;
+            }
+        }
+        Ok(out)
     }
 
     fn parameters(&mut self, variables: &mut Vec<Variable>, scope: &mut Scope<'s>) -> Parsed<Vec<usize>> {

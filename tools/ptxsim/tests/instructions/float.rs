@@ -46,7 +46,7 @@ fn flushed_to_zero() {
     binary("sub.ftz.f32 %d, %a, %b;", |a, b| flushed(flushed(a) - flushed(b)));
     binary("mul.ftz.f32 %d, %a, %b;", |a, b| flushed(flushed(a) * flushed(b)));
     ternary("fma.rn.ftz.f32 %d, %a, %b, %c;", |a, b, c| flushed(flushed(a).mul_add(flushed(b), flushed(c))));
-    binary("min.ftz.f32 %d, %a, %b;", |a, b| least(flushed(a), flushed(b)));
+    binary("min.ftz.f32 %d, %a, %b;", |a, b| least32(flushed(a), flushed(b)));
     unary("abs.ftz.f32 %d, %a;", |a: f32| flushed(a.abs()));
     unary("neg.ftz.f32 %d, %a;", |a: f32| flushed(-a));
 }
@@ -58,7 +58,7 @@ fn saturated_to_one() {
     ternary("fma.rn.sat.f32 %d, %a, %b, %c;", |a: f32, b, c| saturated(a.mul_add(b, c)));
 }
 
-fn least(a: f32, b: f32) -> f32 {
+fn least(a: f64, b: f64) -> f64 {
     match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
@@ -79,32 +79,18 @@ fn least(a: f32, b: f32) -> f32 {
     }
 }
 
+fn least32(a: f32, b: f32) -> f32 {
+    least(a.into(), b.into()) as f32
+}
+
 /// A number wins over not a number, except with .NaN; -0 is less than +0.
 #[test]
 fn least_and_greatest() {
     let any_nan = |a: f32, b: f32, other: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { other };
-    binary("min.f32 %d, %a, %b;", least);
-    binary("max.f32 %d, %a, %b;", |a: f32, b: f32| -least(-a, -b));
-    binary("min.NaN.f32 %d, %a, %b;", |a, b| any_nan(a, b, least(a, b)));
-    binary("max.NaN.f32 %d, %a, %b;", |a, b| any_nan(a, b, -least(-a, -b)));
-    let least = |a: f64, b: f64| match (a.is_nan(), b.is_nan()) {
-        (true, _) => b,
-        (_, true) => a,
-        _ if a == b => {
-            if a.is_sign_negative() {
-                a
-            } else {
-                b
-            }
-        }
-        _ => {
-            if a < b {
-                a
-            } else {
-                b
-            }
-        }
-    };
+    binary("min.f32 %d, %a, %b;", least32);
+    binary("max.f32 %d, %a, %b;", |a: f32, b: f32| -least32(-a, -b));
+    binary("min.NaN.f32 %d, %a, %b;", |a, b| any_nan(a, b, least32(a, b)));
+    binary("max.NaN.f32 %d, %a, %b;", |a, b| any_nan(a, b, -least32(-a, -b)));
     binary("min.f64 %d, %a, %b;", least);
     binary("max.f64 %d, %a, %b;", |a: f64, b: f64| -least(-a, -b));
 }

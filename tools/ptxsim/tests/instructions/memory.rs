@@ -200,3 +200,31 @@ fn local_memory_is_private() {
     let expected: Vec<u64> = (0..64).map(|row| (7 << 32) | (row * 3)).collect();
     assert_eq!(table("", body, ["b64", "b32", "b32", "b32"], &rows), expected);
 }
+
+/// Variables as large as a device's memory: what has no initial value is zero, and takes no memory until it is touched.
+#[test]
+fn large_variables() {
+    let declarations = ".global .align 4 .b8 large[4294967296];\n.global .align 4 .u32 table[3000] = {7, 8};";
+    let body = ".reg .u64 %x, %y; .reg .u32 %v; mov.u64 %x, large; mad.lo.u64 %x, %t64, 134217728, %x; \
+        ld.global.u32 %v, [%x]; add.u32 %v, %v, %t; st.global.u32 [%x+4], %v; ld.global.u32 %v, [%x+4];\n\
+        mov.u64 %y, table; mad.lo.u64 %y, %t64, 4, %y; ld.global.u32 %x32, [%y]; mad.lo.u32 %v, %v, 100, %x32; \
+        ld.global.u32 %x32, [%y+11872]; add.u32 %v, %v, %x32; mad.lo.u64 %y, %t64, 4, %p0; st.global.u32 [%y], %v;";
+    let body = format!(".reg .u32 %x32; {body}");
+    let out = run(&module(declarations, 1, &body), [1, 1, 1], [32, 1, 1], 0, &[vec![0; 128]]);
+    for (t, word) in (0u32..).zip(out[0].chunks_exact(4)) {
+        let initial = [7, 8].get(t as usize).copied().unwrap_or(0);
+        assert_eq!(u32::from_le_bytes(word.try_into().unwrap()), 100 * t + initial, "thread {t}");
+    }
+}
+
+#[test]
+fn variables_that_no_machine_holds_are_refused() {
+    let declarations: String = (0..9).map(|i| format!(".global .align 4 .b8 large{i}[4294967296];\n")).collect();
+    let uses: String = (0..9).map(|i| format!("mov.u64 %x, large{i};\n")).collect();
+    let kernel = ptxsim::Module::parse(&module(&declarations, 0, &format!(".reg .u64 %x;\n{uses}")), "test.ptx").unwrap();
+    let launch = ptxsim::Launch { grid: [1, 1, 1], block: [1, 1, 1], shared: 0 };
+    let kernel = kernel.kernel("test").unwrap();
+    let refused = ptxsim::launch(&kernel, &ptxsim::Memory::new(), &launch, &[], &ptxsim::Options::default());
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("38654705664 bytes of module variables"), "{message}");
+}
