@@ -4,6 +4,7 @@
 //! entry runs once, with two buffers; `// launch: grid=4 block=64` above it says how, else one block of 32 threads runs.
 
 mod compiled;
+mod nvcc;
 
 use ptxsim::count::{Class, Counts, Site, SiteCounts};
 use ptxsim::{Launch, Memory, Module, Options, launch};

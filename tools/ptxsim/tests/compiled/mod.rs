@@ -1,5 +1,6 @@
 //! PTX of the kernels in `tests/kernels`.
 
+use crate::nvcc::nvcc;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -17,16 +18,11 @@ pub fn source(name: &str) -> PathBuf {
 }
 
 fn compile(name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let nvcc = match cuda_build::Nvcc::find(&root) {
-        Ok(nvcc) => nvcc,
-        Err(error) => panic!("these tests compile CUDA files and there is no nvcc: run tools/setup-cuda once. {error}"),
-    };
     // One folder a test program: several of them may compile the same file at the same time.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let out = folder.join(format!("{name}.ptx"));
-    let made = nvcc.ptx(&source(name), "sm_80", &out).unwrap_or_else(|error| panic!("{name}.cu: {error}"));
+    let made = nvcc().ptx(&source(name), "sm_80", &out).unwrap_or_else(|error| panic!("{name}.cu: {error}"));
     assert_eq!(made.warnings, "", "{name}.cu");
     out
 }

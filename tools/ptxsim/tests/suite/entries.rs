@@ -1,0 +1,144 @@
+//! What the files `tests/kernels/*.cu` say of themselves.
+
+use crate::compiled;
+use ptxsim::{FaultKind, Launch};
+use std::fs;
+
+pub const KINDS: [FaultKind; 8] = [
+    FaultKind::OutOfBounds,
+    FaultKind::Misaligned,
+    FaultKind::Uninitialised,
+    FaultKind::SharedRace,
+    FaultKind::GlobalRace,
+    FaultKind::UnwaitedCopy,
+    FaultKind::DivergentBarrier,
+    FaultKind::Deadlock,
+];
+
+/// Whether a marked line must be reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    Must,
+    /// At least one of the lines so marked with its kind.
+    Either,
+    /// It may be, besides another fault that must be.
+    Also,
+}
+
+/// What a line is reported for.
+#[derive(Debug)]
+pub struct Mark {
+    pub line: u32,
+    pub kind: FaultKind,
+    pub duty: Duty,
+    /// Which sides of a pair the line is: some of "ab", or nothing.
+    pub sides: String,
+}
+
+#[derive(Debug)]
+pub struct Entry {
+    /// Stem of its file.
+    pub file: &'static str,
+    pub name: String,
+    pub shape: Launch,
+    /// As `ptxsim run --arg` takes them.
+    pub arguments: Vec<String>,
+    /// The clean counterpart of a broken entry.
+    pub twin: Option<String>,
+    /// Why its output depends on the order of its threads.
+    pub order: Option<String>,
+    /// Why nothing is expected of its output.
+    pub unchecked: Option<String>,
+    pub marks: Vec<Mark>,
+}
+
+impl Entry {
+    pub fn blocks(&self) -> u32 {
+        self.shape.grid.iter().product()
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.marks.is_empty()
+    }
+}
+
+/// The entries of `tests/kernels/FILE.cu`.
+pub fn entries(file: &'static str) -> Vec<Entry> {
+    let path = compiled::source(file);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut entries: Vec<Entry> = Vec::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        let unread = |word| panic!("{file}.cu:{line}: cannot read `{word}`");
+        if let Some(run) = text.strip_prefix("// run: ") {
+            entries.push(entry(file, run).unwrap_or_else(unread));
+        }
+        let Some(entry) = entries.last_mut() else { continue };
+        if let Some(reason) = text.strip_prefix("// order: ") {
+            entry.order = Some(reason.to_owned());
+        }
+        if let Some(reason) = text.strip_prefix("// unchecked: ") {
+            entry.unchecked = Some(reason.to_owned());
+        }
+        if let Some((_, after)) = text.split_once("__global__ void ") {
+            assert!(entry.name.is_empty(), "{file}.cu:{line}: no `// run:` above this entry");
+            entry.name = after.split('(').next().unwrap_or_default().to_owned();
+        }
+        if let Some((_, items)) = text.split_once("// fault: ") {
+            entry.marks.extend(
+                items
+                    .split(", ")
+                    .map(|item| mark(line, item).unwrap_or_else(|| panic!("{file}.cu:{line}: cannot read `{item}`"))),
+            );
+        }
+    }
+    assert!(entries.iter().all(|entry| !entry.name.is_empty()), "{file}.cu: a `// run:` without an entry below it");
+    entries
+}
+
+/// # Errors
+/// The word that cannot be read.
+fn entry(file: &'static str, run: &str) -> Result<Entry, String> {
+    let shape = Launch { grid: [0; 3], block: [0; 3], shared: 0 };
+    let mut entry = Entry {
+        file,
+        name: String::new(),
+        shape,
+        arguments: Vec::new(),
+        twin: None,
+        order: None,
+        unchecked: None,
+        marks: Vec::new(),
+    };
+    for word in run.split_whitespace() {
+        match word.split_once('=').ok_or(word)? {
+            ("grid", value) => entry.shape.grid = extents(value).ok_or(word)?,
+            ("block", value) => entry.shape.block = extents(value).ok_or(word)?,
+            ("shared", value) => entry.shape.shared = value.parse().map_err(|_| word)?,
+            ("args", value) => entry.arguments = value.split(',').map(str::to_owned).collect(),
+            ("twin", value) => entry.twin = Some(value.to_owned()),
+            _ => return Err(word.to_owned()),
+        }
+    }
+    if entry.shape.grid[0] == 0 || entry.shape.block[0] == 0 { Err(run.to_owned()) } else { Ok(entry) }
+}
+
+fn extents(text: &str) -> Option<[u32; 3]> {
+    let mut extents = [1; 3];
+    for (i, part) in text.split(',').enumerate() {
+        *extents.get_mut(i)? = part.parse().ok()?;
+    }
+    Some(extents)
+}
+
+fn mark(line: u32, item: &str) -> Option<Mark> {
+    let mut words = item.split_whitespace().peekable();
+    let duty = match *words.peek()? {
+        "also" => Duty::Also,
+        "either" => Duty::Either,
+        _ => Duty::Must,
+    };
+    let name = words.nth(usize::from(duty != Duty::Must))?;
+    let kind = KINDS.into_iter().find(|kind| kind.name() == name)?;
+    let sides: String = words.collect();
+    sides.chars().all(|side| "ab".contains(side)).then_some(Mark { line, kind, duty, sides })
+}
