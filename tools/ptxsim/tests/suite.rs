@@ -4,11 +4,12 @@
 //! ```text
 //! // run: grid=4 block=128 shared=512 args=buf:f32:512:undef,buf:f32:512:rand,u32:512
 //! ```
+//! Random content is the same in every run, and such that sums are exact in any order ([`buffers`]).
+//!
 //! A broken entry also names its clean counterpart (`twin=NAME`) and marks its faulty lines, up to the next `// run:`, with
-//! comments `// fault: ITEM, ITEM...`. An ITEM is `[also|either] KIND [a] [b]`. All lines that a report names must be marked with
-//! its kind, and every mark must be reported in every run: with `either` one at least of the lines so marked, with `also` perhaps.
-//! The two sides of a race, or an access and the copy it should have waited for, must lie on one line marked `a` and one marked
-//! `b`, which can be the same.
+//! comments `// fault: ITEM, ITEM...`. An ITEM is `[either] KIND [a] [b]`. All lines that a report names must be marked with its
+//! kind, and every mark must be reported in every run; of those with `either`, one at least. The two sides of a race, or an
+//! access and the copy it should have waited for, must lie on one line marked `a` and one marked `b`, which can be the same.
 //!
 //! An entry without marks is clean: nothing may be reported, and [`expected`] says what it leaves in its buffers. The bytes must
 //! be the same in every run, unless a line `// order: REASON` above the entry says why not. If there is nothing to expect,
@@ -27,7 +28,7 @@ mod expected;
 mod judge;
 
 use buffers::{Arguments, Outcome};
-use entries::{Duty, Entry, KINDS, entries};
+use entries::{Entry, KINDS, Mark, entries};
 use expected::{EXPECTED, Expectation};
 use judge::judge;
 use ptxsim::{Kernel, Memory, Module, Options, Report};
@@ -101,10 +102,14 @@ fn check(kernel: &Kernel, entry: &Entry, cores: &[usize], seeds: &Range<u64>) ->
     Ok(())
 }
 
+fn module(file: &str) -> Module {
+    let path = compiled::ptx(file);
+    Module::parse(&fs::read_to_string(&path).unwrap(), &path.display().to_string()).unwrap()
+}
+
 /// Checks all entries of a file that are chosen.
 fn check_file(file: &'static str, chosen: fn(&Entry) -> bool, cores: &[usize], seeds: Range<u64>) {
-    let path = compiled::ptx(file);
-    let module = Module::parse(&fs::read_to_string(&path).unwrap(), &path.display().to_string()).unwrap();
+    let module = module(file);
     let check = |entry: &Entry| check(&module.kernel(&entry.name).unwrap(), entry, cores, &seeds).err();
     let wrong: Vec<String> = entries(file).iter().filter(|entry| chosen(entry)).filter_map(check).collect();
     assert!(wrong.is_empty(), "{} entries are wrong:\n\n{}\n", wrong.len(), wrong.join("\n\n"));
@@ -150,12 +155,12 @@ fn every_broken_entry_has_a_clean_twin() {
     let mut kinds = BTreeSet::new();
     for entry in &entries {
         let (file, name) = (entry.file, &entry.name);
-        kinds.extend(entry.marks.iter().filter(|mark| mark.duty != Duty::Also).map(|mark| mark.kind));
+        kinds.extend(entry.marks.iter().map(|mark| mark.kind));
         let Some(twin) = &entry.twin else {
             assert!(entry.is_clean(), "{file}.cu: {name} is broken and has no twin");
             continue;
         };
-        assert!(entry.marks.iter().any(|mark| mark.duty != Duty::Also), "{file}.cu: {name} has a twin and no fault");
+        assert!(!entry.is_clean(), "{file}.cu: {name} has a twin and no fault");
         let twin = entries.iter().find(|other| other.file == file && other.name == *twin);
         let twin = twin.unwrap_or_else(|| panic!("{file}.cu: no twin of {name}"));
         assert!(twin.is_clean(), "{file}.cu: {}, the twin of {name}, is broken too", twin.name);
@@ -191,6 +196,47 @@ fn every_clean_entry_has_an_expectation_or_says_why_not() {
         assert!(expected.is_none() || entry.unchecked.is_none(), "{at} is checked, and said not to be");
         let depends = expected.is_some_and(|expected| expected.depends_on_order());
         assert!(!depends || entry.order.is_some(), "{at}: say in `// order:` why not all of its output is fixed");
+    }
+}
+
+/// The comparison of outputs can fail: a wrong element of any buffer is seen, but for the one of which nothing is expected.
+#[test]
+fn wrong_elements_are_seen() {
+    let overlooked = |entry: &Entry| (outcome(entry).1.map_or(0, |expected| expected.overlooked()), entry.name.clone());
+    let some: Vec<_> = every_entry().iter().map(overlooked).filter(|(buffers, _)| *buffers > 0).collect();
+    assert_eq!(some, [(1, "lock_with_tries".to_owned())]);
+}
+
+/// The comparison of reports can fail: no mark is one too many, and each is needed as it is.
+#[test]
+fn wrong_marks_are_seen() {
+    for file in FILES {
+        let module = module(file);
+        for entry in entries(file).iter().filter(|entry| !entry.is_clean()) {
+            let kernel = module.kernel(&entry.name).unwrap();
+            let (report, _) = run(&kernel, entry, &outcome(entry).0, Options { threads: 1, ..Options::default() }).unwrap();
+            let judge_with = |change: &dyn Fn(&mut Vec<Mark>)| {
+                let mut changed = entry.clone();
+                change(&mut changed.marks);
+                judge(&changed, &report.faults)
+            };
+            let must_fail = |what: &str, change: &dyn Fn(&mut Vec<Mark>)| {
+                assert!(judge_with(change).is_err(), "{file}.cu, {}: {what}", entry.name);
+            };
+            assert_eq!(judge_with(&|_| {}), Ok(()), "{file}.cu, {}", entry.name);
+            assert!(judge(entry, &[]).is_err(), "{file}.cu, {}: nothing is reported", entry.name);
+            for i in (0..entry.marks.len()).filter(|&i| !entry.marks[i].either) {
+                must_fail("a mark is missing", &|marks| drop(marks.remove(i)));
+                must_fail("a mark is at another line", &|marks| marks[i].line += 1000);
+                must_fail("a mark is of another kind", &|marks| {
+                    marks[i].kind = KINDS.into_iter().find(|kind| *kind != marks[i].kind).unwrap();
+                });
+                must_fail("there is one mark more", &|marks| marks.push(Mark { line: 1, ..marks[i].clone() }));
+            }
+            if entry.marks.iter().any(|mark| !mark.sides.is_empty()) {
+                must_fail("all marks are of one side", &|marks| marks.iter_mut().for_each(|mark| mark.sides = "a".to_owned()));
+            }
+        }
     }
 }
 

@@ -15,27 +15,18 @@ pub const KINDS: [FaultKind; 8] = [
     FaultKind::Deadlock,
 ];
 
-/// Whether a marked line must be reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duty {
-    Must,
-    /// At least one of the lines so marked with its kind.
-    Either,
-    /// It may be, besides another fault that must be.
-    Also,
-}
-
-/// What a line is reported for.
-#[derive(Debug)]
+/// What a line must be reported for.
+#[derive(Clone, Debug)]
 pub struct Mark {
     pub line: u32,
     pub kind: FaultKind,
-    pub duty: Duty,
+    /// At least one of the lines that are so marked must be, not each.
+    pub either: bool,
     /// Which sides of a pair the line is: some of "ab", or nothing.
     pub sides: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// Stem of its file.
     pub file: &'static str,
@@ -131,14 +122,10 @@ fn extents(text: &str) -> Option<[u32; 3]> {
 }
 
 fn mark(line: u32, item: &str) -> Option<Mark> {
-    let mut words = item.split_whitespace().peekable();
-    let duty = match *words.peek()? {
-        "also" => Duty::Also,
-        "either" => Duty::Either,
-        _ => Duty::Must,
-    };
-    let name = words.nth(usize::from(duty != Duty::Must))?;
+    let (either, item) = item.strip_prefix("either ").map_or((false, item), |item| (true, item));
+    let mut words = item.split_whitespace();
+    let name = words.next()?;
     let kind = KINDS.into_iter().find(|kind| kind.name() == name)?;
     let sides: String = words.collect();
-    sides.chars().all(|side| "ab".contains(side)).then_some(Mark { line, kind, duty, sides })
+    sides.chars().all(|side| "ab".contains(side)).then_some(Mark { line, kind, either, sides })
 }

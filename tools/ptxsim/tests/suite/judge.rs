@@ -1,6 +1,6 @@
 //! Compares what was reported with the marks.
 
-use crate::entries::{Duty, Entry, Mark};
+use crate::entries::{Entry, Mark};
 use ptxsim::{Fault, FaultKind, Place};
 use std::collections::BTreeSet;
 
@@ -9,35 +9,28 @@ use std::collections::BTreeSet;
 pub fn judge(entry: &Entry, faults: &[Fault]) -> Result<(), String> {
     let (mut reported, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for fault in faults {
-        let lines = lines(entry, fault).map_err(|wrong| format!("{wrong}: {fault}"))?;
-        if !seen.insert((fault.kind, lines[0].min(lines[1]), lines[0].max(lines[1]))) {
+        let (line, other) = lines(entry, fault).map_err(|wrong| format!("{wrong}: {fault}"))?;
+        if !seen.insert((fault.kind, other.map_or(line, |other| line.min(other)), other.map(|other| line.max(other)))) {
             return Err(format!("said before: {fault}"));
         }
-        let marks = marks(entry, fault.kind, lines);
+        let marks = marks(entry, fault.kind, line, other);
         if marks.is_empty() {
             return Err(format!("not marked: {fault}"));
         }
         reported.extend(marks);
     }
-    let is_reported = |mark: usize| reported.contains(&mark);
     for (i, mark) in entry.marks.iter().enumerate() {
-        let equals = entry.marks.iter().enumerate().filter(|(_, other)| (other.kind, other.duty) == (mark.kind, mark.duty));
-        let missing = match mark.duty {
-            Duty::Must => !is_reported(i),
-            Duty::Either => !equals.map(|(other, _)| other).any(is_reported),
-            Duty::Also => false,
-        };
-        if missing {
+        let instead = |k: &usize| mark.either && entry.marks[*k].either && entry.marks[*k].kind == mark.kind;
+        if !reported.contains(&i) && !reported.iter().any(instead) {
             return Err(format!("line {} is marked {} and not reported", mark.line, mark.kind.name()));
         }
     }
     Ok(())
 }
 
-/// Which marks a report of these lines is for, if it is for any.
-fn marks(entry: &Entry, kind: FaultKind, [line, other]: [Option<u32>; 2]) -> BTreeSet<usize> {
+/// Which marks a report of a line, and of the other side's if there is one, is for.
+fn marks(entry: &Entry, kind: FaultKind, line: u32, other: Option<u32>) -> BTreeSet<usize> {
     let at = |line: u32| entry.marks.iter().enumerate().filter(move |(_, mark)| mark.kind == kind && mark.line == line);
-    let Some(line) = line else { return BTreeSet::new() };
     let Some(other) = other else { return at(line).filter(|(_, mark)| mark.sides.is_empty()).map(|(i, _)| i).collect() };
     let opposite = |near: &Mark, far: &Mark| {
         let sides = |one, two| near.sides.contains(one) && far.sides.contains(two);
@@ -48,14 +41,14 @@ fn marks(entry: &Entry, kind: FaultKind, [line, other]: [Option<u32>; 2]) -> BTr
 }
 
 /// The lines of the suite's file that a report names: of the access, and of its other side if it has one.
-fn lines(entry: &Entry, fault: &Fault) -> Result<[Option<u32>; 2], String> {
+fn lines(entry: &Entry, fault: &Fault) -> Result<(u32, Option<u32>), String> {
     if fault.kernel != entry.name || fault.message.len() < 10 {
         return Err("the wrong kernel, or no message".to_owned());
     }
     if fault.other.is_none() && matches!(fault.kind, FaultKind::SharedRace | FaultKind::GlobalRace | FaultKind::UnwaitedCopy) {
         return Err("without its other side".to_owned());
     }
-    Ok([Some(line(entry, &fault.place)?), fault.other.as_ref().map(|other| line(entry, other)).transpose()?])
+    Ok((line(entry, &fault.place)?, fault.other.as_ref().map(|other| line(entry, other)).transpose()?))
 }
 
 /// The line of the suite's file that an access stands on: where a function of a header was inlined, if the access is in one.
