@@ -36,10 +36,10 @@ pub struct Entry {
     pub arguments: Vec<String>,
     /// The clean counterpart of a broken entry.
     pub twin: Option<String>,
-    /// Why its output depends on the order of its threads.
-    pub order: Option<String>,
-    /// Why nothing is expected of its output.
-    pub unchecked: Option<String>,
+    /// Whether its output depends on the order of its threads.
+    pub order: bool,
+    /// Whether nothing is expected of its output.
+    pub unchecked: bool,
     pub marks: Vec<Mark>,
 }
 
@@ -59,27 +59,19 @@ pub fn entries(file: &'static str) -> Vec<Entry> {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut entries: Vec<Entry> = Vec::new();
     for (line, text) in (1..).zip(text.lines()) {
-        let unread = |word| panic!("{file}.cu:{line}: cannot read `{word}`");
+        let unread = |word: &str| -> ! { panic!("{file}.cu:{line}: cannot read `{word}`") };
         if let Some(run) = text.strip_prefix("// run: ") {
-            entries.push(entry(file, run).unwrap_or_else(unread));
+            entries.push(entry(file, run).unwrap_or_else(|word| unread(word)));
         }
         let Some(entry) = entries.last_mut() else { continue };
-        if let Some(reason) = text.strip_prefix("// order: ") {
-            entry.order = Some(reason.to_owned());
-        }
-        if let Some(reason) = text.strip_prefix("// unchecked: ") {
-            entry.unchecked = Some(reason.to_owned());
-        }
+        entry.order |= text.strip_prefix("// order: ").is_some_and(|reason| !reason.trim().is_empty());
+        entry.unchecked |= text.strip_prefix("// unchecked: ").is_some_and(|reason| !reason.trim().is_empty());
         if let Some((_, after)) = text.split_once("__global__ void ") {
             assert!(entry.name.is_empty(), "{file}.cu:{line}: no `// run:` above this entry");
             entry.name = after.split('(').next().unwrap_or_default().to_owned();
         }
         if let Some((_, items)) = text.split_once("// fault: ") {
-            entry.marks.extend(
-                items
-                    .split(", ")
-                    .map(|item| mark(line, item).unwrap_or_else(|| panic!("{file}.cu:{line}: cannot read `{item}`"))),
-            );
+            entry.marks.extend(items.split(", ").map(|item| mark(line, item).unwrap_or_else(|| unread(item))));
         }
     }
     assert!(entries.iter().all(|entry| !entry.name.is_empty()), "{file}.cu: a `// run:` without an entry below it");
@@ -88,7 +80,7 @@ pub fn entries(file: &'static str) -> Vec<Entry> {
 
 /// # Errors
 /// The word that cannot be read.
-fn entry(file: &'static str, run: &str) -> Result<Entry, String> {
+fn entry<'a>(file: &'static str, run: &'a str) -> Result<Entry, &'a str> {
     let shape = Launch { grid: [0; 3], block: [0; 3], shared: 0 };
     let mut entry = Entry {
         file,
@@ -96,8 +88,8 @@ fn entry(file: &'static str, run: &str) -> Result<Entry, String> {
         shape,
         arguments: Vec::new(),
         twin: None,
-        order: None,
-        unchecked: None,
+        order: false,
+        unchecked: false,
         marks: Vec::new(),
     };
     for word in run.split_whitespace() {
@@ -107,10 +99,10 @@ fn entry(file: &'static str, run: &str) -> Result<Entry, String> {
             ("shared", value) => entry.shape.shared = value.parse().map_err(|_| word)?,
             ("args", value) => entry.arguments = value.split(',').map(str::to_owned).collect(),
             ("twin", value) => entry.twin = Some(value.to_owned()),
-            _ => return Err(word.to_owned()),
+            _ => return Err(word),
         }
     }
-    if entry.shape.grid[0] == 0 || entry.shape.block[0] == 0 { Err(run.to_owned()) } else { Ok(entry) }
+    if entry.shape.grid[0] == 0 || entry.shape.block[0] == 0 { Err(run) } else { Ok(entry) }
 }
 
 fn extents(text: &str) -> Option<[u32; 3]> {
