@@ -31,7 +31,7 @@ use buffers::{Arguments, Outcome};
 use entries::{Entry, KINDS, Mark, entries};
 use expected::{EXPECTED, Expectation};
 use judge::judge;
-use ptxsim::{Kernel, Memory, Module, Options, Report};
+use ptxsim::{Kernel, Memory, Options, Report};
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
@@ -102,14 +102,9 @@ fn check(kernel: &Kernel, entry: &Entry, cores: &[usize], seeds: &Range<u64>) ->
     Ok(())
 }
 
-fn module(file: &str) -> Module {
-    let path = compiled::ptx(file);
-    Module::parse(&fs::read_to_string(&path).unwrap(), &path.display().to_string()).unwrap()
-}
-
 /// Checks all entries of a file that are chosen.
 fn check_file(file: &'static str, chosen: fn(&Entry) -> bool, cores: &[usize], seeds: Range<u64>) {
-    let module = module(file);
+    let module = compiled::module(file);
     let check = |entry: &Entry| check(&module.kernel(&entry.name).unwrap(), entry, cores, &seeds).err();
     let wrong: Vec<String> = entries(file).iter().filter(|entry| chosen(entry)).filter_map(check).collect();
     assert!(wrong.is_empty(), "{} entries are wrong:\n\n{}\n", wrong.len(), wrong.join("\n\n"));
@@ -204,7 +199,7 @@ fn wrong_elements_are_seen() {
 #[test]
 fn wrong_marks_are_seen() {
     for file in FILES {
-        let module = module(file);
+        let module = compiled::module(file);
         for entry in entries(file).iter().filter(|entry| !entry.is_clean()) {
             let kernel = module.kernel(&entry.name).unwrap();
             let (report, _) = run(&kernel, entry, &outcome(entry).0, Options { threads: 1, ..Options::default() }).unwrap();
