@@ -133,6 +133,7 @@ files!(
     deadlocks,
     divergence,
     global_races,
+    hand_overs,
     idioms,
     named_barriers,
     pipelines,

@@ -1,21 +1,15 @@
-//! Loads, stores, atomics and asynchronous copies, each checked and counted.
+//! Loads, stores and atomics, each checked and counted.
 
 use super::block::Core;
-
 use super::conflicts;
 use super::grid::Grid;
+use super::shared::SharedMemory;
 use super::warp::Warp;
 use crate::fault::FaultKind;
-use crate::ir::Reg;
-use crate::ir::{Address, LANES, LOCAL_WINDOW, Lanes, PARAM_WINDOW, Parts, SHARED_WINDOW, Strength, Update};
+use crate::ir::{Address, Atomic, LANES, LOCAL_WINDOW, Lanes, Load, PARAM_WINDOW, SHARED_WINDOW, Store, Strength, lanes, signed};
 use crate::memory::{Conflict, Order, PAGE, Page, PageGuard, SECTOR, Tag, View};
 use crate::number::arithmetic::flush;
 use crate::syntax::Space;
-
-/// Numbers of the lanes in a mask.
-pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
-}
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +18,19 @@ pub(super) enum Location {
     Shared(u64),
     Local(u64),
     Param(u64),
+}
+
+impl Location {
+    fn is_shared(self) -> bool {
+        matches!(self, Location::Shared(_))
+    }
+
+    /// The address or offset.
+    fn number(self) -> u64 {
+        match self {
+            Location::Global(at) | Location::Shared(at) | Location::Local(at) | Location::Param(at) => at,
+        }
+    }
 }
 
 pub(super) fn locate(space: Space, address: u64) -> Location {
@@ -55,7 +62,7 @@ impl<'v> Cursor<'v> {
     }
 
     /// The page of an aligned range of at most 64 bytes, and the range's offset in it.
-    fn at(&mut self, address: u64, bytes: u64) -> Option<(&mut Page, usize)> {
+    pub(super) fn at(&mut self, address: u64, bytes: u64) -> Option<(&mut Page, usize)> {
         let base = address & !(PAGE as u64 - 1);
         if self.held.as_ref().is_none_or(|held| held.0 != base) {
             self.held = None; // unlock before locking the next: no two locks at a time, so no deadlock
@@ -66,6 +73,20 @@ impl<'v> Cursor<'v> {
         }
         let (_, end, page) = self.held.as_mut()?;
         (address.checked_add(bytes)? <= *end).then_some((&mut **page, (address - base) as usize))
+    }
+}
+
+/// The page behind a location in global or shared memory, and the offset in it; `None` outside them.
+fn page<'p>(
+    shared: &'p mut SharedMemory,
+    cursor: &'p mut Cursor<'_>,
+    location: Location,
+    bytes: usize,
+) -> Option<(&'p mut Page, usize)> {
+    match location {
+        Location::Global(address) => cursor.at(address, bytes as u64),
+        Location::Shared(offset) => shared.at(offset, bytes as u64),
+        Location::Local(_) | Location::Param(_) => None,
     }
 }
 
@@ -82,6 +103,10 @@ pub(super) struct Access {
 impl Access {
     pub(super) fn plain(site: u32, bytes: usize) -> Access {
         Access { site, bytes, strength: Strength::default(), copies: false }
+    }
+
+    fn is_strong(self) -> bool {
+        self.strength.strong || self.strength.volatile
     }
 }
 
@@ -124,8 +149,9 @@ impl Core<'_> {
         self.fault(FaultKind::Uninitialised, warp, lane as u32, site, address, None, message);
     }
 
-    fn conflict(&mut self, warp: &Warp, now: Tag, found: Conflict, writes: bool, shared: bool, address: u64) {
+    fn conflict(&mut self, warp: &Warp, now: Tag, found: Conflict, writes: bool, location: Location) {
         let Conflict { with, wrote } = found;
+        let address = location.number();
         let lane = now.lanes.trailing_zeros();
         let (kind, message) = if with.is_pending() && self.comes_before(warp, with, now) {
             let verb = if writes { "writes" } else { "reads" };
@@ -134,7 +160,7 @@ impl Core<'_> {
                 format!("{verb} bytes at {address:#x} that an asynchronous copy may still write: wait for it first"),
             )
         } else {
-            let kind = if shared { FaultKind::SharedRace } else { FaultKind::GlobalRace };
+            let kind = if location.is_shared() { FaultKind::SharedRace } else { FaultKind::GlobalRace };
             let (verb, past) = (if writes { "writes" } else { "reads" }, if wrote { "wrote" } else { "read" });
             (kind, format!("{verb} bytes at {address:#x} that another thread {past}, with nothing that orders the two"))
         };
@@ -146,19 +172,21 @@ impl Core<'_> {
     }
 
     /// Whether an access of this block comes before the present one: the same thread's, or one that is ordered before it.
-    fn comes_before(&self, warp: &Warp, earlier: Tag, now: Tag) -> bool {
+    pub(super) fn comes_before(&self, warp: &Warp, earlier: Tag, now: Tag) -> bool {
         let own = earlier.warp() == warp.id && earlier.lanes == now.lanes && earlier.block == self.index;
         own || warp.clock.is_before(earlier, now)
     }
 
-    pub(super) fn tag(&self, warp: &Warp, lane: usize, access: Access, shared: bool) -> Tag {
+    pub(super) fn tag(&self, warp: &Warp, lane: usize, access: Access, location: Location) -> Tag {
         let tag = Tag::new(self.index, warp.id, lane as u32, access.site, warp.clock.stamp);
-        let Strength { strong, volatile, narrow, .. } = access.strength;
-        if strong || volatile { tag.strong(narrow, volatile && shared) } else { tag }
+        if !access.is_strong() {
+            return tag;
+        }
+        tag.strong(access.strength.narrow, access.strength.volatile && location.is_shared())
     }
 
     /// Loads `parts` elements of `bytes` bytes for each active lane.
-    pub(crate) fn load(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Load<'_>) {
+    pub(crate) fn load(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Load) {
         let addresses = self.addresses(warp, op.address);
         let total = op.bytes as usize * op.parts.len();
         let active = self.aligned(warp, active, &addresses, total as u64, site);
@@ -183,9 +211,8 @@ impl Core<'_> {
         for (i, (&part, out)) in op.parts.iter().zip(&mut out).enumerate() {
             let Some(register) = part else { continue };
             if let Some(bits) = op.signed_bits {
-                let shift = 64 - bits;
                 let keep = u64::MAX >> (64 - op.widths[i]);
-                out.iter_mut().for_each(|x| *x = ((*x << shift) as i64 >> shift) as u64 & keep);
+                out.iter_mut().for_each(|x| *x = signed(*x, bits) as u64 & keep);
             }
             warp.set(register, active, out);
         }
@@ -203,55 +230,39 @@ impl Core<'_> {
     ) -> Option<()> {
         let n = out.len();
         match location {
-            Location::Global(address) => {
-                let tag = self.tag(warp, lane, access, false);
-                let (page, offset) = cursor.at(address, n as u64)?;
-                out.copy_from_slice(&page.data[offset..offset + n]);
-                if access.strength.strong || access.strength.volatile {
-                    // After the value: what came with it is there by then.
-                    self.grid.flags.read(address, &mut warp.clock, access.strength.acquire);
-                }
-                page.read_sectors |= 1 << (offset / SECTOR);
-                let written = page.is_written(offset, n);
-                let found = page.shadow.read(offset, n, tag, &warp.clock);
-                if !written {
-                    self.unwritten(warp, lane, access.site, address, n);
-                }
-                if let Some(found) = found {
-                    self.conflict(warp, tag, found, false, false, address);
-                }
-            }
-            Location::Shared(address) => {
-                if access.strength.strong || access.strength.volatile {
-                    self.grid.flags.read(self.flag(address), &mut warp.clock, access.strength.acquire);
-                }
-                let tag = self.tag(warp, lane, access, true);
-                let (page, offset) = self.shared.at(address, n as u64)?;
-                out.copy_from_slice(&page.data[offset..offset + n]);
-                let written = page.is_written(offset, n);
-                let found = page.shadow.read(offset, n, tag, &warp.clock);
-                if !written && found.is_none() {
-                    self.unwritten(warp, lane, access.site, address, n);
-                }
-                if let Some(found) = found {
-                    self.conflict(warp, tag, found, false, true, address);
-                }
-            }
             Location::Local(offset) => {
                 let base = lane * self.grid.program.local_bytes as usize;
                 let end = offset.checked_add(n as u64).filter(|&end| end <= self.grid.program.local_bytes)? as usize;
                 out.copy_from_slice(&warp.local[base + offset as usize..base + end]);
+                return Some(());
             }
             Location::Param(offset) => {
                 let end = offset.checked_add(n as u64)?;
                 out.copy_from_slice(self.grid.parameters.get(offset as usize..end as usize)?);
+                return Some(());
             }
+            Location::Global(_) | Location::Shared(_) => {}
+        }
+        let tag = self.tag(warp, lane, access, location);
+        let (page, offset) = page(&mut self.shared, cursor, location, n)?;
+        out.copy_from_slice(&page.data[offset..offset + n]);
+        if let Some(release) = page.flags.get(offset).filter(|_| access.is_strong()) {
+            warp.clock.hear(lane, release, access.strength.acquire);
+        }
+        page.read_sectors |= 1 << (offset / SECTOR);
+        let written = page.is_written(offset, n);
+        let found = page.shadow.read(offset, n, tag, &warp.clock);
+        if !written {
+            self.unwritten(warp, lane, access.site, location.number(), n);
+        }
+        if let Some(found) = found {
+            self.conflict(warp, tag, found, false, location);
         }
         Some(())
     }
 
     /// Stores the elements of `parts`, `bytes` bytes each, for each active lane.
-    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Store<'_>) {
+    pub(crate) fn store(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Store) {
         let addresses = self.addresses(warp, op.address);
         let bytes = op.bytes as usize;
         let total = bytes * op.parts.len();
@@ -277,37 +288,21 @@ impl Core<'_> {
         let mut inside = active;
         for lane in lanes(active) {
             let location = locate(space, addresses[lane]);
-            let n = access.bytes;
-            let found = match location {
-                Location::Global(address) => {
-                    let tag = self.tag(warp, lane, access, false);
-                    cursor
-                        .at(address, n as u64)
-                        .map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
-                }
-                Location::Shared(address) => {
-                    let tag = self.tag(warp, lane, access, true);
-                    self.shared
-                        .at(address, n as u64)
-                        .map(|(page, at)| (tag, page.shadow.check_write(at, n, tag, &warp.clock), address))
-                }
-                Location::Local(offset) if offset.checked_add(n as u64).is_some_and(|end| end <= grid.program.local_bytes) => {
-                    continue;
-                }
-                Location::Local(_) | Location::Param(_) => None,
+            if let Location::Local(offset) = location
+                && offset.checked_add(access.bytes as u64).is_some_and(|end| end <= grid.program.local_bytes)
+            {
+                continue;
+            }
+            let tag = self.tag(warp, lane, access, location);
+            let Some((page, offset)) = page(&mut self.shared, &mut cursor, location, access.bytes) else {
+                self.out_of_bounds(warp, lane, access.site, location, access.bytes as u64);
+                inside &= !(1 << lane);
+                continue;
             };
-            match found {
-                None => {
-                    self.out_of_bounds(warp, lane, access.site, location, n as u64);
-                    inside &= !(1 << lane);
-                }
-                // The next copy into a stage: what is wrong, if anything, is that it was read before the copy was waited for.
-                Some((tag, Some(conflict), _))
-                    if access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag) => {}
-                Some((tag, Some(conflict), address)) => {
-                    self.conflict(warp, tag, conflict, true, matches!(location, Location::Shared(_)), address);
-                }
-                Some(_) => {}
+            let Some(conflict) = page.shadow.check_write(offset, access.bytes, tag, &warp.clock) else { continue };
+            // The next copy into a stage: what is wrong, if anything, is that it was read before the copy was waited for.
+            if !(access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag)) {
+                self.conflict(warp, tag, conflict, true, location);
             }
         }
         inside
@@ -324,47 +319,32 @@ impl Core<'_> {
         value: &[u8],
     ) {
         let n = value.len();
-        let (page, offset, tag, address, shared) = match location {
-            Location::Global(address) => {
-                if access.strength.strong || access.strength.volatile {
-                    self.grid.flags.write(address, &mut warp.clock, access.strength.release, &mut self.time);
-                }
-                let tag = self.tag(warp, lane, access, false);
-                let Some((page, offset)) = cursor.at(address, n as u64) else { return };
-                page.written_sectors |= 1 << (offset / SECTOR);
-                (page, offset, tag, address, false)
-            }
-            Location::Shared(address) => {
-                if access.strength.strong || access.strength.volatile {
-                    let flag = self.flag(address);
-                    self.grid.flags.write(flag, &mut warp.clock, access.strength.release, &mut self.time);
-                }
-                let tag = self.tag(warp, lane, access, true);
-                let Some((page, offset)) = self.shared.at(address, n as u64) else { return };
-                (page, offset, tag, address, true)
-            }
-            Location::Local(offset) => {
-                let base = lane * self.grid.program.local_bytes as usize + offset as usize;
-                warp.local[base..base + n].copy_from_slice(value);
-                return;
-            }
-            Location::Param(_) => return,
-        };
+        if let Location::Local(offset) = location {
+            let base = lane * self.grid.program.local_bytes as usize + offset as usize;
+            warp.local[base..base + n].copy_from_slice(value);
+            return;
+        }
+        let release = if access.is_strong() { warp.clock.release(lane, access.strength, &mut self.time) } else { None };
+        let tag = self.tag(warp, lane, access, location);
+        let Some((page, offset)) = page(&mut self.shared, cursor, location, n) else { return };
         let changed = page.data[offset..offset + n] != *value;
         let clash = if changed { page.shadow.clash(offset, n, tag) } else { None };
+        let found = clash.map(|with| Conflict { with, wrote: true }).or_else(|| since_checked(page, offset, n, tag, warp));
         page.data[offset..offset + n].copy_from_slice(value);
         page.mark_written(offset, n);
+        page.written_sectors |= 1 << (offset / SECTOR);
         page.shadow.write(offset, n, tag, &warp.clock);
+        page.flags.set(offset, release, false);
         if changed {
-            self.progressed(shared);
+            self.progressed(location.is_shared());
         }
-        if let Some(with) = clash {
-            self.conflict(warp, tag, Conflict { with, wrote: true }, true, shared, address);
+        if let Some(found) = found {
+            self.conflict(warp, tag, found, true, location);
         }
     }
 
     /// Atomics, lane after lane.
-    pub(crate) fn atomic(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Atomic<'_>) {
+    pub(crate) fn atomic(&mut self, warp: &mut Warp, active: u32, site: u32, op: &Atomic) {
         let addresses = self.addresses(warp, op.address);
         let active = self.aligned(warp, active, &addresses, op.bytes, site);
         self.count(site, active, &addresses, op.address.space, op.bytes as usize);
@@ -376,52 +356,40 @@ impl Core<'_> {
         let mut cursor = Cursor::new(grid);
         for lane in lanes(active) {
             let location = locate(op.address.space, addresses[lane]);
-            let (flag, shared) = match location {
-                Location::Global(address) => (address, false),
-                Location::Shared(address) => (self.flag(address), true),
-                _ => {
-                    self.out_of_bounds(warp, lane, site, location, op.bytes);
-                    continue;
-                }
-            };
-            self.grid.flags.write(flag, &mut warp.clock, op.strength.release, &mut self.time);
-            let tag = self.tag(warp, lane, access, shared);
-            let page = match location {
-                Location::Shared(address) => self.shared.at(address, n as u64),
-                _ => cursor.at(flag, n as u64),
-            };
-            let Some((page, offset)) = page else { continue };
+            let release = warp.clock.release(lane, access.strength, &mut self.time);
+            let tag = self.tag(warp, lane, access, location);
+            let Some((page, offset)) = page(&mut self.shared, &mut cursor, location, n) else { continue };
             let written = page.is_written(offset, n);
             let before = page.load(offset, n);
-            self.grid.flags.read(flag, &mut warp.clock, true);
-            let flush = |bits: u64| match op.flushes && !shared {
+            if let Some(heard) = page.flags.get(offset) {
+                warp.clock.hear(lane, heard, true);
+            }
+            let flush = |bits: u64| match op.flushes && !location.is_shared() {
                 true => flush(f32::from_bits(bits as u32)).to_bits().into(),
                 false => bits,
             };
             let after = flush((op.f)(flush(before), flush(warp.get(op.b)[lane]), warp.get(op.c)[lane]));
+            let found = since_checked(page, offset, n, tag, warp);
             let changed = page.store(offset, n, after);
             page.mark_written(offset, n);
             page.shadow.write(offset, n, tag, &warp.clock);
-            if !shared {
-                page.read_sectors |= 1 << (offset / SECTOR);
-                page.written_sectors |= 1 << (offset / SECTOR);
-            }
+            page.flags.set(offset, release, true);
+            page.read_sectors |= 1 << (offset / SECTOR);
+            page.written_sectors |= 1 << (offset / SECTOR);
             out[lane] = before;
             if changed {
-                self.progressed(shared);
+                self.progressed(location.is_shared());
             }
             if !written {
-                self.unwritten(warp, lane, site, flag, n);
+                self.unwritten(warp, lane, site, location.number(), n);
+            }
+            if let Some(found) = found {
+                self.conflict(warp, tag, found, true, location);
             }
         }
         if let Some(d) = op.d {
             warp.set(d, active, &out);
         }
-    }
-
-    /// The name of a flag in shared memory: unique among blocks, unlike its offset.
-    fn flag(&self, offset: u64) -> u64 {
-        SHARED_WINDOW | u64::from(self.index) << 24 | offset
     }
 
     pub(super) fn count(&mut self, site: u32, active: u32, addresses: &Lanes, space: Space, bytes: usize) {
@@ -458,32 +426,8 @@ impl Core<'_> {
     }
 }
 
-/// A load, as [`crate::ir::Op::Load`] holds it.
-pub(crate) struct Load<'i> {
-    pub address: Address,
-    pub bytes: u64,
-    pub signed_bits: Option<u32>,
-    pub parts: &'i Parts,
-    pub widths: &'i [u32],
-    pub strength: Strength,
-}
-
-/// A store, as [`crate::ir::Op::Store`] holds it.
-pub(crate) struct Store<'i> {
-    pub address: Address,
-    pub bytes: u64,
-    pub parts: &'i [Reg],
-    pub strength: Strength,
-}
-
-/// An atomic, as [`crate::ir::Op::Atomic`] holds it.
-pub(crate) struct Atomic<'i> {
-    pub address: Address,
-    pub bytes: u64,
-    pub f: &'i Update,
-    pub b: Reg,
-    pub c: Reg,
-    pub d: Option<Reg>,
-    pub strength: Strength,
-    pub flushes: bool,
+/// What a write conflicts with that another block, on another core, did since [`Core::check_stores`] looked.
+fn since_checked(page: &mut Page, offset: usize, bytes: usize, tag: Tag, warp: &Warp) -> Option<Conflict> {
+    let found = page.shadow.check_write(offset, bytes, tag, &warp.clock);
+    found.filter(|found| found.with.block != tag.block)
 }

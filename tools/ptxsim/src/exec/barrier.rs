@@ -1,12 +1,11 @@
 //! Barriers of a block: bar.sync, bar.arrive, bar.red, with ids and counts.
 
-use super::access::lanes;
 use super::block::Core;
 use super::clock::Meeting;
 use super::step::Step;
 use super::warp::{State, Warp};
 use crate::fault::{Fault, FaultKind};
-use crate::ir::{BarrierKind, LANES};
+use crate::ir::{BarrierKind, LANES, lanes};
 
 /// Barriers of a block (PTX ISA, bar): ids 0 to 15.
 const BARRIERS: usize = 16;
@@ -103,7 +102,7 @@ impl Core<'_> {
         let again = active & !*present == 0;
         barrier.arrived += if again { count(active) } else { count(*present | active) - count(*present) };
         *present |= active;
-        barrier.meeting.arrive(&mut warp.clock, &mut self.time);
+        barrier.meeting.arrive(&mut warp.clock, active, warp.live, &mut self.time);
         if let BarrierKind::Popc { input, .. } | BarrierKind::And { input, .. } | BarrierKind::Or { input, .. } = kind {
             barrier.holds += (warp.test(input) & active).count_ones();
             barrier.votes += active.count_ones();
@@ -140,7 +139,7 @@ impl Core<'_> {
         for warp in warps.iter_mut() {
             let mask = of_warp(warp.id as usize);
             if mask != 0 {
-                meeting.leave(&mut warp.clock, warp.live & !mask == 0);
+                meeting.leave(&mut warp.clock, mask, warp.live);
             }
         }
         for &Waiting { warp, mask, kind, .. } in &waiting {

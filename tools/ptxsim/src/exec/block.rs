@@ -1,6 +1,5 @@
 //! A block: its warps take turns in seeded random order until all have exited.
 
-use super::access::lanes;
 use super::barrier::Barriers;
 use super::clock::Clock;
 use super::grid::Grid;
@@ -9,7 +8,7 @@ use super::step::Step;
 use super::warp::{State, Warp};
 use crate::count::SiteCounts;
 use crate::fault::{Fault, FaultKind, Place};
-use crate::ir::{LANES, Preset};
+use crate::ir::{LANES, Preset, lanes};
 
 /// Instructions that a warp runs at most before another's turn.
 const LONGEST_TURN: u64 = 512;
@@ -80,7 +79,7 @@ impl<'g> Block<'g> {
                     }
                 });
             }
-            let clock = Clock::new(index, id as u32, count);
+            let clock = Clock::new(index, id as u32, program.hands_over);
             let local = program.local_bytes as usize * LANES;
             Warp::new(id as u32, u32::MAX >> (LANES as u32 - live), registers, program.preds, local, clock)
         });

@@ -1,225 +1,262 @@
-//! What happened before what: vector clocks of warps, made by barriers and by fences with flags.
+//! What comes before what: vector clocks, made by barriers and by fences with flags.
+//!
+//! All lanes of a warp know the same most of the time, and it is kept once; what single lanes learn beyond that, from flags and from
+//! barriers of part of the warp, is kept apart until a barrier of the whole warp brings it together.
 
-use crate::memory::{Order, Tag};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::ir::{LANES, Strength, lanes};
+use crate::memory::{Fenced, History, Order, Release, Tag};
+use std::sync::Arc;
 
-/// Stamps up to which accesses of each warp of a block are known to come before.
-type Known = Vec<u32>;
-
-/// What a warp knows of its block and of others.
+/// What one lane has beyond what its warp has.
 #[derive(Clone, Debug, Default)]
-struct Knowledge {
-    own: Known,
-    /// Of other blocks, by their number: learnt through flags in global memory.
-    foreign: Option<Arc<BTreeMap<u32, Known>>>,
+struct Lane {
+    known: History,
+    /// What it hands over by its next flags.
+    fenced: Fenced,
+    /// What flags said, not in force until a fence or barrier.
+    heard: Option<Arc<Release>>,
+    /// What is in force already: most flags are read many times.
+    told: Option<Arc<Release>>,
 }
 
-impl Knowledge {
-    fn join(&mut self, other: &Knowledge) {
-        raise(&mut self.own, &other.own);
-        if let Some(theirs) = &other.foreign {
-            self.join_foreign(theirs, u32::MAX);
-        }
-    }
-
-    /// Takes in what is known of blocks other than `own_block`.
-    fn join_foreign(&mut self, theirs: &Arc<BTreeMap<u32, Known>>, own_block: u32) {
-        match &mut self.foreign {
-            Some(ours) if Arc::ptr_eq(ours, theirs) => {}
-            None if !theirs.contains_key(&own_block) => self.foreign = Some(theirs.clone()),
-            ours => {
-                let ours = Arc::make_mut(ours.get_or_insert_default());
-                for (&block, known) in theirs.iter().filter(|(block, _)| **block != own_block) {
-                    raise(ours.entry(block).or_default(), known);
-                }
-            }
-        }
-    }
-}
-
-fn raise(ours: &mut Known, theirs: &Known) {
-    ours.resize(ours.len().max(theirs.len()), 0);
-    ours.iter_mut().zip(theirs).for_each(|(a, &b)| *a = b.max(*a));
-}
-
-/// The clock of one warp.
+/// The clocks of the lanes of one warp.
 #[derive(Debug)]
 pub(crate) struct Clock {
     block: u32,
     warp: u32,
     /// Time of the last synchronisation: accesses carry it.
     pub stamp: u32,
-    known: Knowledge,
-    /// Accesses of this warp's own lanes up to this stamp come before.
-    lanes_known: u32,
-    /// The same for pairs of lanes, once a barrier of part of the warp was passed: `[lane][of lane]`.
-    pairs: Option<Box<[[u32; 32]; 32]>>,
-    /// What came before the last fence, and whether that reaches other blocks.
-    fenced: Option<(Knowledge, bool)>,
-    /// What flags said, not in force until a fence or barrier.
-    heard: Option<Release>,
+    /// What all lanes know.
+    known: History,
+    /// Present once lanes differ.
+    single: Option<Box<[Lane; LANES]>>,
+    /// Whether threads of other blocks can ever be ordered before one of this.
+    hands_over: bool,
 }
 
 impl Clock {
-    pub(crate) fn new(block: u32, warp: u32, warps: usize) -> Clock {
-        let known = Knowledge { own: vec![0; warps], foreign: None };
-        Clock { block, warp, stamp: 1, known, lanes_known: 0, pairs: None, fenced: None, heard: None }
+    /// The clock of a warp of a kernel that has fences or releases (`hands_over`), or none.
+    pub(crate) fn new(block: u32, warp: u32, hands_over: bool) -> Clock {
+        Clock { block, warp, stamp: 1, known: History::default(), single: None, hands_over }
     }
 
-    /// All that comes before now, this warp's own accesses included.
-    fn now(&self) -> Knowledge {
+    fn tick(&mut self, time: &mut u32) {
+        *time += 1;
+        self.stamp = *time;
+    }
+
+    fn lane(&mut self, lane: usize) -> &mut Lane {
+        &mut self.single.get_or_insert_default()[lane]
+    }
+
+    /// All that comes before what a lane does next.
+    fn now(&self, lane: usize) -> History {
         let mut known = self.known.clone();
-        known.own[self.warp as usize] = self.stamp;
+        known.own.raise_lanes(self.warp, 1 << lane, self.stamp);
+        if let Some(single) = &self.single {
+            known.join(&single[lane].known);
+        }
         known
     }
 
-    /// A barrier among lanes of the warp.
+    /// A barrier among lanes of the warp, of which `live` have not exited.
     pub(crate) fn sync_lanes(&mut self, mask: u32, live: u32, time: &mut u32) {
-        if mask & live == live {
-            self.lanes_known = self.stamp;
+        if self.single.is_none() && live & !mask == 0 {
+            self.known.own.raise_warp(self.warp, self.stamp);
+            self.tick(time);
         } else {
-            let pairs = self.pairs.get_or_insert_with(|| Box::new([[0; 32]; 32]));
-            let lanes = || (0..32).filter(|lane| mask >> lane & 1 == 1);
-            let mut joined = [0; 32];
-            for lane in lanes() {
-                (0..32).for_each(|of| joined[of] = pairs[lane][of].max(joined[of]));
-            }
-            lanes().for_each(|of| joined[of] = self.stamp);
-            lanes().for_each(|lane| pairs[lane] = joined);
-        }
-        *time += 1;
-        self.stamp = *time;
-    }
-
-    /// A fence: what came before can be handed over by flags from now on, and what flags said is in force.
-    pub(crate) fn fence(&mut self, wide: bool, time: &mut u32) {
-        self.take_heard();
-        self.fenced = Some((self.now(), wide));
-        *time += 1;
-        self.stamp = *time;
-    }
-
-    fn take_heard(&mut self) {
-        if let Some(release) = self.heard.take() {
-            self.hear(&release);
+            let mut meeting = Meeting::default();
+            meeting.arrive(self, mask, live, time);
+            meeting.leave(self, mask, live);
         }
     }
 
-    fn hear(&mut self, release: &Release) {
-        for (&block, (known, wide)) in release {
-            if block == self.block {
-                self.known.join(known);
-            } else if *wide {
-                let mut theirs = known.foreign.as_deref().cloned().unwrap_or_default();
-                raise(theirs.entry(block).or_default(), &known.own);
-                if let Some(ours) = theirs.remove(&self.block) {
-                    raise(&mut self.known.own, &ours);
-                }
-                self.known.join_foreign(&Arc::new(theirs), self.block);
+    /// A fence of some lanes: what came before can be handed over by flags from now on, and what flags said is in force.
+    pub(crate) fn fence(&mut self, active: u32, wide: bool, time: &mut u32) {
+        for lane in lanes(active) {
+            self.take_heard(lane);
+            let now = Arc::new(self.now(lane));
+            let fenced = &mut self.lane(lane).fenced;
+            fenced.near = Some(now.clone());
+            if wide {
+                fenced.wide = Some(now);
             }
+        }
+        self.tick(time);
+    }
+
+    fn take_heard(&mut self, lane: usize) {
+        let block = self.block;
+        if let Some(single) = &mut self.single {
+            let Lane { known, heard, .. } = &mut single[lane];
+            if let Some(release) = heard.take() {
+                release.tell(block, known);
+            }
+        }
+    }
+
+    /// What a strong write of a lane hands over: what came before its last fence, or before now if the write itself releases.
+    pub(crate) fn release(&mut self, lane: usize, strength: Strength, time: &mut u32) -> Option<Release> {
+        if strength.release {
+            let mut fenced = self.single.as_ref().map_or_else(Fenced::default, |single| single[lane].fenced.clone());
+            let now = Arc::new(self.now(lane));
+            fenced.near = Some(now.clone());
+            if !strength.narrow {
+                fenced.wide = Some(now);
+            }
+            self.tick(time);
+            return fenced.release(self.block);
+        }
+        self.single.as_ref()?[lane].fenced.release(self.block)
+    }
+
+    /// A strong read of a flag by a lane. What it says is in force at once if the read acquires, else from the next fence or barrier.
+    pub(crate) fn hear(&mut self, lane: usize, release: &Arc<Release>, acquires: bool) {
+        let block = self.block;
+        let Lane { known, heard, told, .. } = self.lane(lane);
+        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, release)) {
+            return;
+        }
+        if acquires {
+            release.tell(block, known);
+            *told = Some(release.clone());
+            return;
+        }
+        match heard {
+            Some(heard) if Arc::ptr_eq(heard, release) => {}
+            Some(heard) => Arc::make_mut(heard).join(release),
+            None => *heard = Some(release.clone()),
         }
     }
 }
 
 impl Order for Clock {
     fn is_before(&self, earlier: Tag, now: Tag) -> bool {
-        if earlier.block != self.block {
-            let foreign = self.known.foreign.as_ref().and_then(|blocks| blocks.get(&earlier.block));
-            return foreign.is_some_and(|known| known.get(earlier.warp() as usize).is_some_and(|&k| earlier.stamp <= k));
-        }
-        if earlier.warp() != self.warp {
-            return earlier.stamp <= self.known.own[earlier.warp() as usize];
-        }
-        // What a fence and a flag, or a barrier, handed to the warp from one of its own lanes counts for all of them.
-        if earlier.stamp <= self.lanes_known.max(self.known.own[self.warp as usize]) {
+        let lane = now.lanes.trailing_zeros() as usize % LANES;
+        let own = earlier.block == self.block;
+        let others = if own && earlier.warp() == self.warp { earlier.lanes & !now.lanes } else { earlier.lanes };
+        let covers = |history: &History, mask: u32| {
+            let threads = if own { Some(&history.own) } else { history.others.get(earlier.block) };
+            threads.is_some_and(|threads| threads.cover(earlier.warp(), mask, earlier.stamp))
+        };
+        if covers(&self.known, others) {
             return true;
         }
-        let Some(pairs) = &self.pairs else { return false };
-        let others = earlier.lanes & !now.lanes;
-        let lane = now.lanes.trailing_zeros() as usize % 32;
-        (0..32).filter(|of| others >> of & 1 == 1).all(|of| earlier.stamp <= pairs[lane][of])
+        let single = self.single.as_ref().map(|single| &single[lane].known);
+        let known = |of: usize| covers(&self.known, 1 << of) || single.is_some_and(|single| covers(single, 1 << of));
+        lanes(others).all(known)
+    }
+
+    fn may_know_others(&self) -> bool {
+        self.hands_over
     }
 }
 
-/// What arrivals at a barrier of the block bring together.
+/// What arrivals at a barrier bring together.
 #[derive(Debug, Default)]
 pub(crate) struct Meeting {
-    known: Knowledge,
-    fenced: Option<(Knowledge, bool)>,
+    known: History,
+    fenced: Fenced,
 }
 
 impl Meeting {
-    /// A warp arrives.
-    pub(crate) fn arrive(&mut self, clock: &mut Clock, time: &mut u32) {
-        clock.take_heard();
-        self.known.join(&clock.now());
-        if let Some((known, wide)) = &clock.fenced {
-            let (all, any_wide) = self.fenced.get_or_insert_default();
-            all.join(known);
-            *any_wide |= wide;
+    /// The lanes of `mask` arrive; of their warp, `live` have not exited.
+    pub(crate) fn arrive(&mut self, clock: &mut Clock, mask: u32, live: u32, time: &mut u32) {
+        self.known.join(&clock.known);
+        if live & !mask == 0 {
+            self.known.own.raise_warp(clock.warp, clock.stamp);
+        } else {
+            self.known.own.raise_lanes(clock.warp, mask, clock.stamp);
         }
-        *time += 1;
-        clock.stamp = *time;
+        if clock.single.is_some() {
+            for lane in lanes(mask) {
+                clock.take_heard(lane);
+                let Lane { known, fenced, .. } = clock.lane(lane);
+                self.known.join(known);
+                self.fenced.join(fenced);
+            }
+        }
+        clock.tick(time);
     }
 
-    /// A warp that waited goes on; `whole` if all its lanes waited.
-    pub(crate) fn leave(&self, clock: &mut Clock, whole: bool) {
-        let own = clock.warp as usize;
-        let before = clock.known.own[own];
-        clock.known.join(&self.known);
-        if !whole {
-            clock.known.own[own] = before;
+    /// Lanes that waited go on.
+    pub(crate) fn leave(&self, clock: &mut Clock, mask: u32, live: u32) {
+        let whole = live & !mask == 0;
+        if whole {
+            clock.known.join(&self.known);
+            if let Some(single) = &mut clock.single {
+                single.iter_mut().for_each(|lane| lane.known = History::default());
+            }
         }
-        if let Some((known, wide)) = &self.fenced {
-            let (all, any_wide) = clock.fenced.get_or_insert_default();
-            all.join(known);
-            *any_wide |= wide;
+        if whole && self.fenced.near.is_none() {
+            return;
+        }
+        for lane in lanes(mask) {
+            let Lane { known, fenced, .. } = clock.lane(lane);
+            if !whole {
+                known.join(&self.known);
+            }
+            fenced.join(&self.fenced);
         }
     }
 }
 
-/// What a flag hands over, by the block that set it, and whether other blocks may rely on it.
-type Release = BTreeMap<u32, (Knowledge, bool)>;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Flags of a launch: addresses written by strong accesses after a fence.
-#[derive(Debug, Default)]
-pub(crate) struct Flags {
-    any: AtomicBool,
-    flags: Mutex<HashMap<u64, Release>>,
-}
+    const ALL: u32 = u32::MAX;
 
-impl Flags {
-    /// A strong write. `at_once` for one that releases without a fence before it.
-    pub(crate) fn write(&self, address: u64, clock: &mut Clock, at_once: bool, time: &mut u32) {
-        if at_once {
-            clock.fence(true, time);
-        }
-        let Some((known, wide)) = &clock.fenced else { return };
-        self.any.store(true, Ordering::Release);
-        let mut flags = self.flags.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, any_wide) = flags.entry(address).or_default().entry(clock.block).or_default();
-        all.join(known);
-        *any_wide |= wide;
+    fn access(clock: &Clock, lane: u32) -> Tag {
+        Tag::new(clock.block, clock.warp, lane, 0, clock.stamp)
     }
 
-    /// A strong read. What it says is in force `at_once` for atomics and acquiring loads, else from the next fence or barrier.
-    pub(crate) fn read(&self, address: u64, clock: &mut Clock, at_once: bool) {
-        if !self.any.load(Ordering::Acquire) {
-            return;
-        }
-        let flags = self.flags.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(release) = flags.get(&address) else { return };
-        if at_once {
-            clock.hear(release);
-            return;
-        }
-        let heard = clock.heard.get_or_insert_default();
-        for (&block, (known, wide)) in release {
-            let (all, any_wide) = heard.entry(block).or_default();
-            all.join(known);
-            *any_wide |= wide;
-        }
+    #[test]
+    fn a_barrier_of_some_lanes_orders_those() {
+        let (mut clock, mut time) = (Clock::new(0, 0, true), 1);
+        let tags: Vec<Tag> = (0..4).map(|lane| access(&clock, lane)).collect();
+        clock.sync_lanes(0b0110, ALL, &mut time);
+        let before = |of: usize, lane: u32| clock.is_before(tags[of], access(&clock, lane));
+        assert!(before(1, 2) && before(2, 1) && before(3, 3));
+        assert!(!before(0, 1) && !before(1, 0) && !before(1, 3));
+        clock.sync_lanes(ALL, ALL, &mut time);
+        assert!((0..4).all(|of| clock.is_before(tags[of], access(&clock, 3))));
+    }
+
+    #[test]
+    fn a_flag_is_heard_by_the_lane_that_reads_it_once_it_has_fenced() {
+        let (mut writer, mut reader) = (Clock::new(0, 0, true), Clock::new(1, 0, true));
+        let (mut time, mut later) = (1, 1);
+        let [own, neighbour] = [3, 4].map(|lane| access(&writer, lane));
+        assert!(writer.release(3, Strength::default(), &mut time).is_none(), "no fence, nothing handed over");
+        writer.fence(1 << 3, true, &mut time);
+        let after = access(&writer, 3);
+        let release = Arc::new(writer.release(3, Strength::default(), &mut time).unwrap());
+        assert!(writer.release(4, Strength::default(), &mut time).is_none(), "the fence was another lane's");
+        reader.hear(7, &release, false);
+        assert!(!reader.is_before(own, access(&reader, 7)));
+        reader.fence(1 << 7, true, &mut later);
+        assert!(reader.is_before(own, access(&reader, 7)));
+        assert!(!reader.is_before(own, access(&reader, 8)), "the other lanes have not seen the flag");
+        assert!(!reader.is_before(neighbour, access(&reader, 7)) && !reader.is_before(after, access(&reader, 7)));
+        reader.sync_lanes(ALL, ALL, &mut later);
+        assert!(reader.is_before(own, access(&reader, 8)));
+    }
+
+    #[test]
+    fn a_barrier_hands_on_what_its_threads_fenced() {
+        let (mut one, mut two, mut time) = (Clock::new(0, 0, true), Clock::new(0, 1, true), 1);
+        let written = access(&one, 5);
+        one.fence(ALL, true, &mut time);
+        let mut meeting = Meeting::default();
+        meeting.arrive(&mut one, ALL, ALL, &mut time);
+        meeting.arrive(&mut two, ALL, ALL, &mut time);
+        meeting.leave(&mut two, ALL, ALL);
+        let release = Arc::new(two.release(0, Strength::default(), &mut time).unwrap());
+        let mut reader = Clock::new(9, 0, true);
+        reader.hear(0, &release, true);
+        assert!(reader.is_before(written, access(&reader, 0)));
+        let acquired_by_another_block_only = access(&two, 0);
+        assert!(!reader.is_before(acquired_by_another_block_only, access(&reader, 0)));
     }
 }

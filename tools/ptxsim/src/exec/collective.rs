@@ -1,11 +1,10 @@
 //! Warp-wide operations: shuffles, votes, matches, reductions, barriers of a warp.
 
-use super::access::lanes;
 use super::block::Core;
 use super::step::Step;
 use super::warp::{State, Warp};
 use crate::fault::FaultKind;
-use crate::ir::{Collective, LANES, Lanes, Op, Reg, ShuffleMode, VoteMode, VoteOut};
+use crate::ir::{Collective, LANES, Lanes, Op, Reg, ShuffleMode, VoteMode, VoteOut, lanes};
 
 impl Core<'_> {
     /// The running fragment comes to a collective operation; it runs when all lanes that its mask names have come.

@@ -1,6 +1,6 @@
 //! What an access costs: sectors of global memory, wavefronts through the banks of shared memory.
 
-use crate::ir::{LANES, Lanes};
+use crate::ir::{LANES, Lanes, lanes};
 use crate::memory::SECTOR;
 
 /// Banks of shared memory, four bytes wide each.
@@ -10,7 +10,7 @@ const BANKS: usize = 32;
 pub(crate) fn sectors(active: u32, addresses: &Lanes, bytes: usize) -> u64 {
     let mut all = [0u64; 2 * LANES];
     let mut count = 0;
-    for lane in (0..LANES).filter(|lane| active >> lane & 1 == 1) {
+    for lane in lanes(active) {
         let first = addresses[lane] / SECTOR as u64;
         let last = addresses[lane].saturating_add(bytes as u64 - 1) / SECTOR as u64;
         for sector in first..=last.min(first + 1) {
@@ -30,14 +30,14 @@ pub(crate) fn sectors(active: u32, addresses: &Lanes, bytes: usize) -> u64 {
 /// Passes through shared memory that an access of `bytes` bytes a lane takes, and the least for those lanes. Accesses of eight bytes
 /// go by half warps, of sixteen by quarters (CUDA programming guide, shared memory); lanes that read the same word share it.
 pub(crate) fn wavefronts(active: u32, addresses: &Lanes, bytes: usize) -> (u64, u64) {
-    let lanes = match bytes {
+    let together = match bytes {
         0..=4 => 32,
         5..=8 => 16,
         _ => 8,
     };
     let (mut taken, mut ideal) = (0, 0);
-    for phase in (0..LANES).step_by(lanes) {
-        let mask = (u32::MAX >> (LANES - lanes)) << phase & active;
+    for phase in (0..LANES).step_by(together) {
+        let mask = (u32::MAX >> (LANES - together)) << phase & active;
         if mask != 0 {
             taken += passes(mask, addresses, bytes);
             ideal += 1;
@@ -48,7 +48,6 @@ pub(crate) fn wavefronts(active: u32, addresses: &Lanes, bytes: usize) -> (u64, 
 
 /// The largest number of distinct words in one bank.
 fn passes(mask: u32, addresses: &Lanes, bytes: usize) -> u64 {
-    let lanes = || (0..LANES).filter(|lane| mask >> lane & 1 == 1);
     let words = |lane: usize| addresses[lane] / 4..addresses[lane] / 4 + bytes.div_ceil(4) as u64;
     // Mostly there is no conflict: then one word a bank is enough to see it.
     let mut first = [u64::MAX; BANKS];
@@ -59,11 +58,11 @@ fn passes(mask: u32, addresses: &Lanes, bytes: usize) -> u64 {
         }
         *kept == word
     };
-    if lanes().all(|lane| words(lane).all(&mut alone)) {
+    if lanes(mask).all(|lane| words(lane).all(&mut alone)) {
         return 1;
     }
     let mut banks: [Vec<u64>; BANKS] = Default::default();
-    for word in lanes().flat_map(words) {
+    for word in lanes(mask).flat_map(words) {
         let bank = &mut banks[word as usize % BANKS];
         if !bank.contains(&word) {
             bank.push(word);

@@ -4,10 +4,11 @@
 //! completes (mbarrier, the bulk copies of sm_90) is the same thing with another way to wait: [`Copies::wait`] is where it would
 //! be asked for, and [`Core::land`] what would then be done.
 
-use super::access::{Access, Cursor, Location, lanes};
+use super::access::{Access, Cursor, Location};
 use super::block::Core;
 use super::warp::Warp;
-use crate::ir::{Address, Guard, LANES, Reg};
+use crate::fault::{Fault, FaultKind};
+use crate::ir::{CopyAsync, LANES, lanes};
 use crate::memory::Tag;
 use crate::syntax::Space;
 
@@ -24,6 +25,8 @@ pub(crate) struct Copy {
     pub bytes: usize,
     /// Bytes to read; the rest becomes zero.
     pub source_bytes: usize,
+    /// Version of the source at the time of issue: nobody may write there until the copy was waited for.
+    version: u64,
     /// Its mark on the bytes that it will write.
     pub tag: Tag,
 }
@@ -33,18 +36,19 @@ pub(crate) struct Copy {
 pub(crate) struct Copies {
     pending: Vec<Copy>,
     /// Groups committed by each lane.
-    committed: [u64; 32],
+    committed: [u64; LANES],
 }
 
 impl Copies {
-    pub(crate) fn issue(&mut self, lane: u32, to: u64, from: u64, bytes: usize, source_bytes: usize, tag: Tag) {
-        let group = self.committed[lane as usize];
-        self.pending.push(Copy { lane, group, to, from, bytes, source_bytes, tag });
+    /// Adds a copy to the open group of its lane.
+    pub(crate) fn issue(&mut self, copy: Copy) {
+        let group = self.committed[copy.lane as usize];
+        self.pending.push(Copy { group, ..copy });
     }
 
     /// Closes the open group of each active lane, even an empty one.
     pub(crate) fn commit(&mut self, active: u32) {
-        (0..32).filter(|lane| active >> lane & 1 == 1).for_each(|lane| self.committed[lane] += 1);
+        lanes(active).for_each(|lane| self.committed[lane] += 1);
     }
 
     /// Takes out what the active lanes now wait for: all copies, or all but those of their `newest` committed groups and of the
@@ -71,9 +75,10 @@ impl Core<'_> {
         let ignored = op.ignore.map_or(0, |guard| warp.test(guard));
         let source_bytes: [usize; LANES] = std::array::from_fn(|lane| match op.source_bytes {
             _ if ignored >> lane & 1 == 1 => 0,
-            Some(register) => (warp.get(register)[lane] as u32).min(op.size as u32) as usize,
+            Some(register) => warp.get(register)[lane] as u32 as usize,
             None => n,
         });
+        let active = self.sized(warp, active, &source_bytes, n, site);
         let reading = lanes(active).filter(|&lane| source_bytes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
         self.count(site, reading, &from, Space::Global, n);
         self.count_wavefronts(site, active, &to, n);
@@ -88,12 +93,25 @@ impl Core<'_> {
                 self.out_of_bounds(warp, lane, site, Location::Global(from), source_bytes[lane] as u64);
                 continue;
             }
-            let tag = self.tag(warp, lane, access, true).pending();
+            let tag = self.tag(warp, lane, access, Location::Shared(to)).pending();
             if let Some((page, offset)) = self.shared.at(to, op.size) {
                 page.shadow.write(offset, n, tag, &warp.clock);
             }
-            warp.copies.issue(lane as u32, to, from, n, source_bytes[lane], tag);
+            let source_bytes = source_bytes[lane];
+            let version = cursor.at(from, source_bytes as u64).map_or(0, |(page, at)| page.shadow.version(at, source_bytes));
+            warp.copies.issue(Copy { lane: lane as u32, group: 0, to, from, bytes: n, source_bytes, version, tag });
         }
+    }
+
+    /// The active lanes that read no more bytes than they copy; reports the others, for which nothing is defined (PTX ISA, cp.async).
+    fn sized(&mut self, warp: &Warp, active: u32, source_bytes: &[usize; LANES], bytes: usize, site: u32) -> u32 {
+        let over = lanes(active).filter(|&lane| source_bytes[lane] > bytes).fold(0u32, |mask, lane| mask | 1 << lane);
+        if over != 0 {
+            let lane = over.trailing_zeros();
+            let message = format!("a copy of {bytes} bytes that reads {} from its source", source_bytes[lane as usize]);
+            self.fault(FaultKind::OutOfBounds, warp, lane, site, 0, None, message);
+        }
+        active & !over
     }
 
     /// Reads a range of any length up to 16 from global memory, in aligned pieces.
@@ -132,7 +150,8 @@ impl Core<'_> {
         let mut cursor = Cursor::new(grid);
         // Read again: the copy may as well read now, so a write since the issue races with it.
         let read = self.read_pieces(&mut cursor, warp, lane as usize, access, from, &mut value[..source_bytes]);
-        let tag = self.tag(warp, lane as usize, access, true);
+        let tag = self.tag(warp, lane as usize, access, Location::Shared(to));
+        self.check_source(&mut cursor, warp, copy, tag);
         if let (Some(()), Some((page, offset))) = (read, self.shared.at(to, bytes as u64)) {
             page.data[offset..offset + bytes].copy_from_slice(&value[..bytes]);
             page.mark_written(offset, bytes);
@@ -140,16 +159,23 @@ impl Core<'_> {
             self.progressed(true);
         }
     }
-}
 
-/// A copy, as [`crate::ir::Op::CopyAsync`] holds it.
-#[derive(Clone, Copy)]
-pub(crate) struct CopyAsync {
-    pub to: Address,
-    pub from: Address,
-    pub size: u64,
-    pub source_bytes: Option<Reg>,
-    pub ignore: Option<Guard>,
+    /// Whether the source was written since the copy was issued, also by its own thread or one ordered after the issue: others are
+    /// seen by the read.
+    fn check_source(&mut self, cursor: &mut Cursor<'_>, warp: &Warp, copy: Copy, now: Tag) {
+        let Copy { lane, from, source_bytes, version, .. } = copy;
+        let Some((page, at)) = cursor.at(from, source_bytes as u64) else { return };
+        if page.shadow.version(at, source_bytes) == version {
+            return;
+        }
+        let Some(write) = page.shadow.writes(at, source_bytes).find(|&write| self.comes_before(warp, write, now)) else { return };
+        let writer = write.lanes.trailing_zeros();
+        let message = format!("writes bytes at {from:#x} that an asynchronous copy may still read: wait for it first");
+        let place = self.grid.place(write.site(), write.block, write.warp(), writer);
+        let other = Some(self.grid.place(copy.tag.site(), self.index, warp.id, lane));
+        let kind = FaultKind::UnwaitedCopy;
+        self.grid.report(Fault { kind, kernel: String::new(), place, address: from, other, message });
+    }
 }
 
 #[cfg(test)]
@@ -159,12 +185,13 @@ mod tests {
     #[test]
     fn groups_land_oldest_first_and_open_ones_not_at_all() {
         let mut copies = Copies::default();
+        let copy = |lane, to| Copy { lane, group: 0, to, from: 0, bytes: 16, source_bytes: 16, version: 0, tag: Tag::default() };
         for group in 0..3 {
-            copies.issue(0, group * 16, 0, 16, 16, Tag::default());
-            copies.issue(1, group * 16, 0, 16, 16, Tag::default());
+            copies.issue(copy(0, group * 16));
+            copies.issue(copy(1, group * 16));
             copies.commit(0b11);
         }
-        copies.issue(0, 99, 0, 16, 16, Tag::default());
+        copies.issue(copy(0, 99));
         let landed = |copies: &mut Copies, active, newest| copies.wait(active, newest).iter().map(|c| c.to).collect::<Vec<_>>();
         assert_eq!(landed(&mut copies, 0b01, Some(2)), [0]);
         assert_eq!(landed(&mut copies, 0b01, Some(0)), [16, 32]);

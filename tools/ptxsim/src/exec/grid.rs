@@ -1,7 +1,6 @@
 //! A launch: blocks on all cores, and what they share.
 
 use super::block::{Block, Outcome};
-use super::clock::Flags;
 use super::faults::Faults;
 use crate::count::{Counts, SiteCounts};
 use crate::error::{Error, Result};
@@ -45,7 +44,6 @@ pub(crate) struct Grid<'a> {
     pub options: &'a Options,
     pub view: View,
     pub launch: u64,
-    pub flags: Flags,
     /// Registers as every warp starts with them.
     pub registers: Vec<Lanes>,
     /// Registers that differ among warps.
@@ -118,7 +116,6 @@ pub(crate) fn run(
         options,
         view: memory.view(),
         launch: memory.next_launch(),
-        flags: Flags::default(),
         registers,
         varying,
         faults: Faults::default(),

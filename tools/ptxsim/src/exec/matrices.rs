@@ -1,10 +1,10 @@
 //! Matrices of eight rows in shared memory and in registers: ldmatrix, stmatrix, movmatrix, mma.
 
-use super::access::{Access, Cursor, Location, lanes, locate};
+use super::access::{Access, Cursor, Location, locate};
 use super::block::Core;
 use super::warp::Warp;
 use crate::fault::FaultKind;
-use crate::ir::{Address, LANES, Lanes, Op, Reg};
+use crate::ir::{Address, LANES, Lanes, Op, Reg, lanes};
 use crate::number::mma::{MmaKind, mma};
 use crate::syntax::Space;
 
@@ -39,16 +39,15 @@ impl Core<'_> {
 
     /// Eight-row matrices of 16-bit elements: lane i of the k-th group of eight gives the address of row i of matrix k.
     pub(crate) fn load_matrix(&mut self, warp: &mut Warp, site: u32, address: Address, parts: &[Reg], transposed: bool) {
-        let Some(rows) = self.matrix_rows(warp, site, address, parts.len()) else { return };
+        let (active, rows) = self.matrix_rows(warp, site, address, parts.len());
         let access = Access::plain(site, 16);
         let mut matrices = [[[0u16; 8]; 8]; 4];
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
-        for (lane, row) in rows.iter().enumerate().take(8 * parts.len()) {
-            let Some(address) = *row else { continue };
-            let mut bytes = [0; 16];
-            if self.read(&mut cursor, warp, lane, access, Location::Shared(address), &mut bytes).is_none() {
-                self.out_of_bounds(warp, lane, site, Location::Shared(address), 16);
+        for lane in lanes(active) {
+            let (mut bytes, location) = ([0; 16], Location::Shared(rows[lane]));
+            if self.read(&mut cursor, warp, lane, access, location, &mut bytes).is_none() {
+                self.out_of_bounds(warp, lane, site, location, 16);
                 continue;
             }
             matrices[lane / 8][lane % 8] = std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]));
@@ -60,10 +59,8 @@ impl Core<'_> {
 
     /// The reverse of [`Core::load_matrix`].
     pub(crate) fn store_matrix(&mut self, warp: &mut Warp, site: u32, address: Address, parts: &[Reg], transposed: bool) {
-        let Some(rows) = self.matrix_rows(warp, site, address, parts.len()) else { return };
+        let (active, addresses) = self.matrix_rows(warp, site, address, parts.len());
         let access = Access::plain(site, 16);
-        let addresses: Lanes = std::array::from_fn(|lane| rows[lane].unwrap_or(0));
-        let active = (0..8 * parts.len()).filter(|&lane| rows[lane].is_some()).fold(0, |mask, lane| mask | 1 << lane);
         let active = self.check_stores(warp, active, &addresses, Space::Shared, access);
         let grid = self.grid;
         let mut cursor = Cursor::new(grid);
@@ -79,8 +76,8 @@ impl Core<'_> {
         }
     }
 
-    /// The shared-memory offsets of the rows of matrices, aligned and counted.
-    fn matrix_rows(&mut self, warp: &Warp, site: u32, address: Address, matrices: usize) -> Option<[Option<u64>; LANES]> {
+    /// The lanes whose row of a matrix is aligned, and the offsets of the rows in shared memory. Counts the accesses.
+    fn matrix_rows(&mut self, warp: &Warp, site: u32, address: Address, matrices: usize) -> (u32, Lanes) {
         let mut addresses = self.addresses(warp, address);
         if address.space == Space::Generic {
             for a in &mut addresses {
@@ -90,14 +87,8 @@ impl Core<'_> {
         }
         let named = u32::MAX >> (LANES - 8 * matrices);
         let aligned = self.aligned(warp, named, &addresses, 16, site);
-        self.count_matrices(site, &addresses, matrices);
-        Some(std::array::from_fn(|lane| (aligned >> lane & 1 == 1).then_some(addresses[lane])))
-    }
-
-    fn count_matrices(&mut self, site: u32, addresses: &Lanes, matrices: usize) {
-        for matrix in 0..matrices {
-            self.count_shared(site, 0xFF << (8 * matrix), addresses, 16);
-        }
+        (0..matrices).for_each(|matrix| self.count_shared(site, 0xFF << (8 * matrix), &addresses, 16));
+        (aligned, addresses)
     }
 }
 

@@ -1,12 +1,10 @@
 //! One instruction of one warp.
 
-use super::access::{Atomic, Load, Store};
 use super::barrier::Arrival;
 use super::block::Core;
-use super::copies::CopyAsync;
 use super::warp::{State, Warp};
 use crate::fault::FaultKind;
-use crate::ir::{LANES, Lanes, Op, Reg};
+use crate::ir::{LANES, Lanes, Op, Reg, lanes};
 
 /// What an instruction means for its warp's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +51,7 @@ impl Core<'_> {
             }
             if let Op::Barrier { kind, id, threads, aligned } = inst.op {
                 let lane = active.trailing_zeros() as usize;
-                let differs =
-                    |register: Reg| super::access::lanes(active).any(|l| warp.get(register)[l] != warp.get(register)[lane]);
+                let differs = |register: Reg| lanes(active).any(|l| warp.get(register)[l] != warp.get(register)[lane]);
                 if differs(id) || threads.is_some_and(differs) {
                     let message = "lanes of a warp name different barriers, or numbers of threads".to_string();
                     return self.broken_barrier(warp, active, message);
@@ -92,7 +89,7 @@ impl Core<'_> {
             Op::BranchTable { index, targets, rejoin } => {
                 let indices = warp.get(*index);
                 let mut parts: Vec<(usize, u32)> = Vec::new();
-                for lane in super::access::lanes(active) {
+                for lane in lanes(active) {
                     let target = targets[(indices[lane] as usize).min(targets.len() - 1)];
                     match parts.iter_mut().find(|part| part.0 == target) {
                         Some(part) => part.1 |= 1 << lane,
@@ -192,27 +189,14 @@ impl Core<'_> {
             }
             Op::Clock { d } => warp.set(*d, active, &[self.issued; LANES]),
             Op::ActiveMask { d } => warp.set(*d, active, &[u64::from(active); LANES]),
-            Op::Load { address, bytes, signed_bits, parts, widths, strength } => {
-                let load =
-                    Load { address: *address, bytes: *bytes, signed_bits: *signed_bits, parts, widths, strength: *strength };
-                self.load(warp, active, site, &load);
-            }
-            Op::Store { address, bytes, parts, strength } => {
-                self.store(warp, active, site, &Store { address: *address, bytes: *bytes, parts, strength: *strength });
-            }
-            Op::Atomic { address, bytes, f, b, c, d, strength, flushes } => {
-                let atomic =
-                    Atomic { address: *address, bytes: *bytes, f, b: *b, c: *c, d: *d, strength: *strength, flushes: *flushes };
-                self.atomic(warp, active, site, &atomic);
-            }
-            Op::CopyAsync { to, from, size, source_bytes, ignore } => {
-                let copy = CopyAsync { to: *to, from: *from, size: *size, source_bytes: *source_bytes, ignore: *ignore };
-                self.copy_async(warp, active, site, &copy);
-            }
+            Op::Load(load) => self.load(warp, active, site, load),
+            Op::Store(store) => self.store(warp, active, site, store),
+            Op::Atomic(atomic) => self.atomic(warp, active, site, atomic),
+            Op::CopyAsync(copy) => self.copy_async(warp, active, site, copy),
             Op::CopyCommit => warp.copies.commit(active),
             Op::CopyWait { newest } => self.copy_wait(warp, active, *newest),
             Op::Fence { wide } => {
-                warp.clock.fence(*wide, &mut self.time);
+                warp.clock.fence(active, *wide, &mut self.time);
                 self.event();
             }
             Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::MoveMatrix { .. } | Op::Mma { .. } => {

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::copies::Copies;
-use crate::ir::{Guard, LANES, Lanes, Pred, Reg};
+use crate::ir::{Guard, Lanes, Pred, Reg, lanes};
 
 /// Lanes that go together. A warp starts as one; a branch that divides a fragment makes two, which run in any order and rejoin at the
 /// branch's immediate post-dominator.
@@ -103,7 +103,7 @@ impl Warp {
         if active == u32::MAX {
             *out = *value;
         } else {
-            (0..LANES).filter(|lane| active >> lane & 1 == 1).for_each(|lane| out[lane] = value[lane]);
+            lanes(active).for_each(|lane| out[lane] = value[lane]);
         }
     }
 
@@ -251,7 +251,7 @@ impl Warp {
         (pc, mask, self.carry & mask, &self.local).hash(&mut hasher);
         self.preds.iter().for_each(|bits| (bits & mask).hash(&mut hasher));
         for register in &self.registers {
-            (0..LANES).filter(|lane| mask >> lane & 1 == 1).for_each(|lane| register[lane].hash(&mut hasher));
+            lanes(mask).for_each(|lane| register[lane].hash(&mut hasher));
         }
         hasher.finish()
     }
@@ -292,9 +292,10 @@ impl Warp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::LANES;
 
     fn warp() -> Warp {
-        Warp::new(0, u32::MAX, vec![[0; LANES]; 2], 1, 0, Clock::new(0, 0, 1))
+        Warp::new(0, u32::MAX, vec![[0; LANES]; 2], 1, 0, Clock::new(0, 0, false))
     }
 
     #[test]

@@ -376,6 +376,7 @@ impl<'m> Builder<'m> {
         let dynamic_shared = self.shared_end.next_multiple_of(self.dynamic_align);
         let mut presets: Vec<(Reg, Preset)> = self.presets.into_iter().map(|(preset, register)| (register, preset)).collect();
         presets.sort_unstable_by_key(|&(register, _)| register);
+        let hands_over = self.insts.iter().any(|inst| inst.op.hands_over());
         Ok(Program {
             name: function.name.clone(),
             target: self.module.target.clone(),
@@ -392,6 +393,7 @@ impl<'m> Builder<'m> {
             local_bytes: self.local_bytes,
             variables: self.variables,
             max_threads: function.max_threads,
+            hands_over,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::operands::Context;
 use super::values::{mask, number};
-use super::{Op, Strength, Update};
+use super::{Atomic, CopyAsync, Load, Op, Store, Strength, Update};
 use crate::count::Class;
 use crate::error::Parsed;
 use crate::number::arithmetic::{self, Extremum};
@@ -140,7 +140,7 @@ impl Context<'_, '_> {
         }
         let signed_bits = ty.is_signed().then_some(ty.bits());
         let class = Self::class(address.space);
-        self.push(class, Op::Load { address, bytes: ty.bytes(), signed_bits, parts, widths, strength })
+        self.push(class, Op::Load(Load { address, bytes: ty.bytes(), signed_bits, parts, widths, strength }))
     }
 
     fn store(&mut self) -> Parsed<()> {
@@ -157,7 +157,7 @@ impl Context<'_, '_> {
         let literal = |operand: &Operand| matches!(operand, Operand::F64(_)).then_some(ty.bits());
         let parts = elements.iter().map(|e| self.value_of(e, literal(e))).collect::<Parsed<_>>()?;
         let class = Self::class(address.space);
-        self.push(class, Op::Store { address, bytes: ty.bytes(), parts, strength })
+        self.push(class, Op::Store(Store { address, bytes: ty.bytes(), parts, strength }))
     }
 
     fn atomic(&mut self) -> Parsed<()> {
@@ -181,7 +181,7 @@ impl Context<'_, '_> {
         let c = if name == "cas" { self.value(first + 2, ty.bits())? } else { b };
         self.policy(first + if name == "cas" { 3 } else { 2 })?;
         let flushes = name == "add" && ty == Type::F32;
-        self.push(Class::Atomic, Op::Atomic { address, bytes: ty.bytes(), f, b, c, d, strength, flushes })
+        self.push(Class::Atomic, Op::Atomic(Atomic { address, bytes: ty.bytes(), f, b, c, d, strength, flushes }))
     }
 
     fn copy(&mut self) -> Parsed<()> {
@@ -222,7 +222,7 @@ impl Context<'_, '_> {
         if extra > 3 {
             if self.is_pred(self.operand(3)?) { ignore = Some(self.guard(3)?) } else { source_bytes = Some(self.value(3, 32)?) }
         }
-        self.push(Class::Global, Op::CopyAsync { to, from, size, source_bytes, ignore })
+        self.push(Class::Global, Op::CopyAsync(CopyAsync { to, from, size, source_bytes, ignore }))
     }
 }
 

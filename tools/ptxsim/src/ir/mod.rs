@@ -16,6 +16,7 @@ mod tensor;
 mod values;
 
 pub(crate) use decode::decode;
+pub(crate) use values::signed;
 
 use crate::count::Site;
 use crate::exec::Spot;
@@ -26,6 +27,11 @@ use crate::syntax::Space;
 pub(crate) const LANES: usize = 32;
 /// One register of all lanes. Narrower registers keep their high bits zero.
 pub(crate) type Lanes = [u64; LANES];
+/// Numbers of the lanes in a mask.
+pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
+}
+
 /// Number of a value register.
 pub(crate) type Reg = u32;
 /// Number of a predicate register; its 32 lanes are the bits of a `u32`.
@@ -165,6 +171,46 @@ pub(crate) enum BarrierKind {
 /// Part of the name of `mov`'s unpacked destinations.
 pub(crate) type Parts = Vec<Option<Reg>>;
 
+/// Loads `parts` elements of `bytes` bytes each, one after another in memory; a part that is `None` is not kept.
+pub(crate) struct Load {
+    pub address: Address,
+    pub bytes: u64,
+    pub signed_bits: Option<u32>,
+    pub parts: Parts,
+    pub widths: Vec<u32>,
+    pub strength: Strength,
+}
+
+/// Stores `parts` elements of `bytes` bytes each.
+pub(crate) struct Store {
+    pub address: Address,
+    pub bytes: u64,
+    pub parts: Vec<Reg>,
+    pub strength: Strength,
+}
+
+/// Replaces what is in memory by `f` of it, and gives what was there before.
+pub(crate) struct Atomic {
+    pub address: Address,
+    pub bytes: u64,
+    pub f: Update,
+    pub b: Reg,
+    pub c: Reg,
+    pub d: Option<Reg>,
+    /// `add.f32`, which in global memory takes subnormal numbers for zero and makes none (PTX ISA, atom).
+    pub flushes: bool,
+    pub strength: Strength,
+}
+
+/// cp.async: `size` bytes from global to shared memory, of which `source_bytes` are read and the rest is zero.
+pub(crate) struct CopyAsync {
+    pub to: Address,
+    pub from: Address,
+    pub size: u64,
+    pub source_bytes: Option<Reg>,
+    pub ignore: Option<Guard>,
+}
+
 /// What an instruction does.
 pub(crate) enum Op {
     Value {
@@ -233,39 +279,10 @@ pub(crate) enum Op {
     ActiveMask {
         d: Reg,
     },
-    Load {
-        address: Address,
-        bytes: u64,
-        signed_bits: Option<u32>,
-        parts: Parts,
-        widths: Vec<u32>,
-        strength: Strength,
-    },
-    Store {
-        address: Address,
-        bytes: u64,
-        parts: Vec<Reg>,
-        strength: Strength,
-    },
-    Atomic {
-        address: Address,
-        bytes: u64,
-        f: Update,
-        b: Reg,
-        c: Reg,
-        d: Option<Reg>,
-        /// `add.f32`, which in global memory takes subnormal numbers for zero and makes none (PTX ISA, atom).
-        flushes: bool,
-        strength: Strength,
-    },
-    /// cp.async: `size` bytes from global to shared memory, of which `source_bytes` are read and the rest is zero.
-    CopyAsync {
-        to: Address,
-        from: Address,
-        size: u64,
-        source_bytes: Option<Reg>,
-        ignore: Option<Guard>,
-    },
+    Load(Load),
+    Store(Store),
+    Atomic(Atomic),
+    CopyAsync(CopyAsync),
     CopyCommit,
     /// Waits until at most this many of the thread's newest groups are pending; `None`: for all copies.
     CopyWait {
@@ -328,6 +345,16 @@ impl Op {
         match self {
             Op::Barrier { aligned, .. } => *aligned,
             Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::MoveMatrix { .. } | Op::Mma { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether what came before can be handed over by a flag after this, or by this.
+    pub(crate) fn hands_over(&self) -> bool {
+        match self {
+            Op::Fence { .. } => true,
+            Op::Store(store) => store.strength.release,
+            Op::Atomic(atomic) => atomic.strength.release,
             _ => false,
         }
     }
@@ -412,6 +439,8 @@ pub(crate) struct Program {
     pub local_bytes: u64,
     pub variables: Vec<ModuleVariable>,
     pub max_threads: Option<u64>,
+    /// Whether threads of different blocks can be ordered.
+    pub hands_over: bool,
 }
 
 impl Program {

@@ -28,7 +28,7 @@ pub(super) fn mask(bits: u32) -> u64 {
 }
 
 /// The low `bits` bits as a signed number.
-pub(super) fn signed(value: u64, bits: u32) -> i64 {
+pub(crate) fn signed(value: u64, bits: u32) -> i64 {
     (value << (64 - bits)) as i64 >> (64 - bits)
 }
 

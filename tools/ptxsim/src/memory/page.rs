@@ -1,5 +1,6 @@
 //! A run of bytes with its history.
 
+use super::history::Flags;
 use super::shadow::Shadow;
 
 /// Bytes of a sector, the unit of global-memory traffic.
@@ -12,7 +13,8 @@ pub(crate) struct Page {
     /// One bit a byte: written by the host, a kernel or a copy.
     written: Box<[u64]>,
     pub shadow: Shadow,
-    /// Launch to which the shadow and the sectors belong.
+    pub flags: Flags,
+    /// Launch to which the shadow, the flags and the sectors belong.
     launch: u64,
     /// Sectors read and written in that launch, one bit each.
     pub read_sectors: u128,
@@ -26,6 +28,7 @@ impl Page {
             data: vec![0; bytes].into(),
             written: vec![0; bytes / 64].into(),
             shadow: Shadow::new(bytes),
+            flags: Flags::default(),
             launch: 0,
             read_sectors: 0,
             written_sectors: 0,
@@ -36,6 +39,7 @@ impl Page {
     pub(crate) fn enter(&mut self, launch: u64) {
         if self.launch != launch {
             self.shadow.clear();
+            self.flags.clear();
             (self.read_sectors, self.written_sectors) = (0, 0);
             self.launch = launch;
         }

@@ -4,13 +4,15 @@
 //! of another thread when nothing orders them ([`Order`]); as this depends on barriers and fences alone, a race is found whatever
 //! order the threads happen to run in. (Flanagan & Freund, "FastTrack", PLDI 2009, is the model.)
 
+use std::hash::{Hash, Hasher};
+
 /// Bytes of the coarsest cell: the widest access of a thread that is common.
 const COARSEST: u8 = 16;
-/// Reads of other blocks that a cell of global memory remembers.
-const MAX_FOREIGN_READS: usize = 4;
+/// Reads by other blocks that a cell of global memory remembers where flags can order blocks.
+const MOST_READS: usize = 256;
 
 /// One access: enough to order it and to name it. 16 bytes, for there is one for every few bytes of memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
     /// Block, counted through the grid.
     pub block: u32,
@@ -26,14 +28,12 @@ const PRESENT: u32 = 1;
 const STRONG: u32 = 2;
 /// An asynchronous copy that has not been waited for.
 const PENDING: u32 = 4;
-/// Not an access: the site is the index of a list of reads.
-const LIST: u32 = 8;
 /// A strong access whose scope is the block.
-const NARROW: u32 = 16;
+const NARROW: u32 = 8;
 /// A volatile access of shared memory. It is strong, but among lanes of a warp it is no substitute for `__syncwarp`.
-const VOLATILE: u32 = 32;
+const VOLATILE: u32 = 16;
 /// A strong write kept among the reads: another strong write came after it, in no order.
-const WROTE: u32 = 64;
+const WROTE: u32 = 32;
 /// Sites that a tag can tell apart.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
@@ -46,10 +46,6 @@ impl Tag {
     pub(crate) fn strong(mut self, narrow: bool, volatile: bool) -> Tag {
         self.what |= STRONG | if narrow { NARROW } else { 0 } | if volatile { VOLATILE } else { 0 };
         self
-    }
-
-    fn list(index: usize) -> Tag {
-        Tag { what: (index as u32) << 12 | LIST, ..Tag::default() }
     }
 
     pub(crate) fn pending(mut self) -> Tag {
@@ -94,10 +90,6 @@ impl Tag {
         !weaker && (self.same_thread(later) || order.is_before(self, later))
     }
 
-    fn is_list(self) -> bool {
-        self.what & LIST != 0
-    }
-
     fn same_but_lanes(self, other: Tag) -> bool {
         (self.block, self.stamp, self.what) == (other.block, other.stamp, other.what)
     }
@@ -112,6 +104,9 @@ impl Tag {
 pub(crate) trait Order {
     /// Whether the remembered access is ordered before whatever `now`'s thread does now.
     fn is_before(&self, earlier: Tag, now: Tag) -> bool;
+
+    /// Whether accesses of another block can ever be ordered before those of this thread.
+    fn may_know_others(&self) -> bool;
 }
 
 /// An access that nothing orders before the present one, or a copy that has not been waited for.
@@ -134,18 +129,19 @@ pub(crate) struct Shadow {
     bytes: usize,
     grain: u8,
     cells: Vec<Cell>,
-    lists: Vec<Vec<Tag>>,
+    /// Reads of each cell beyond the one it holds; empty as long as no cell has any.
+    more: Vec<Vec<Tag>>,
 }
 
 impl Shadow {
     pub(crate) fn new(bytes: usize) -> Shadow {
-        Shadow { bytes, grain: COARSEST, cells: Vec::new(), lists: Vec::new() }
+        Shadow { bytes, grain: COARSEST, cells: Vec::new(), more: Vec::new() }
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.cells.clear();
-        self.lists.clear();
+        self.more.clear();
         self.grain = COARSEST;
     }
 
@@ -158,14 +154,7 @@ impl Shadow {
         if fits < self.grain {
             let copies = usize::from(self.grain / fits);
             self.cells = self.cells.iter().flat_map(|&cell| std::iter::repeat_n(cell, copies)).collect();
-            // Cells that were one have one list; it must not be shared now that they differ.
-            for i in 0..self.cells.len() {
-                let read = self.cells[i].read;
-                if read.is_list() && i % copies != 0 {
-                    self.lists.push(self.lists[read.site() as usize].clone());
-                    self.cells[i].read = Tag::list(self.lists.len() - 1);
-                }
-            }
+            self.more = self.more.iter().flat_map(|more| std::iter::repeat_n(more.clone(), copies)).collect();
             self.grain = fits;
         }
         let grain = usize::from(self.grain);
@@ -176,72 +165,82 @@ impl Shadow {
     pub(crate) fn read(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) -> Option<Conflict> {
         let mut conflict: Option<Conflict> = None;
         for index in self.range(offset, bytes) {
-            let cell = &mut self.cells[index];
-            conflict = conflict.or_else(|| against(cell.write, tag, order).map(|with| Conflict { with, wrote: true }));
-            if cell.read.is_list() {
-                let mut writes = self.lists[cell.read.site() as usize].iter().filter(|read| read.wrote());
-                let mut found = || writes.find_map(|&write| against(write, tag, order));
-                conflict = conflict.or_else(|| found().map(|with| Conflict { with, wrote: true }));
-            }
-            if !cell.read.is_present() {
-                cell.read = tag;
-            } else if cell.read.same_but_lanes(tag) {
-                cell.read.lanes |= tag.lanes;
-            } else if cell.read.is_list() {
-                remember(&mut self.lists[cell.read.site() as usize], tag, order);
-            } else if cell.read.gives_way_to(tag, order) {
-                cell.read = tag;
-            } else {
-                self.lists.push(vec![cell.read, tag]);
-                cell.read = Tag::list(self.lists.len() - 1);
-            }
+            let kept = || self.reads(index).filter(|read| read.wrote()).find_map(|write| against(write, tag, order));
+            let write = || against(self.cells[index].write, tag, order).or_else(kept);
+            conflict = conflict.or_else(|| write().map(|with| Conflict { with, wrote: true }));
+            self.remember(index, tag, order);
         }
         conflict
     }
 
+    fn reads(&self, index: usize) -> impl Iterator<Item = Tag> {
+        [self.cells[index].read].into_iter().chain(self.more.get(index).into_iter().flatten().copied())
+    }
+
     /// What a write by `tag`'s thread would conflict with.
     pub(crate) fn check_write(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) -> Option<Conflict> {
-        let mut conflict = None;
-        for index in self.range(offset, bytes) {
-            let cell = &self.cells[index];
-            let write = || against(cell.write, tag, order).map(|with| Conflict { with, wrote: true });
-            let read = || {
-                if !cell.read.is_list() {
-                    return against(cell.read, tag, order);
-                }
-                self.lists[cell.read.site() as usize].iter().find_map(|&read| against(read, tag, order))
-            };
-            conflict = conflict.or_else(write).or_else(|| read().map(|with| Conflict { with, wrote: with.wrote() }));
-        }
-        conflict
+        let mut cells = self.range(offset, bytes);
+        let conflict = |index: usize| {
+            let write = against(self.cells[index].write, tag, order).map(|with| Conflict { with, wrote: true });
+            let read = || self.reads(index).find_map(|read| against(read, tag, order));
+            write.or_else(|| read().map(|with| Conflict { with, wrote: with.wrote() }))
+        };
+        cells.find_map(conflict)
     }
 
     /// Remembers a write. The reads before it are forgotten, as whoever is ordered after the write is ordered after them; so is the
     /// write before it, unless the new one is strong: then what comes later may race with the old one only.
     pub(crate) fn write(&mut self, offset: usize, bytes: usize, tag: Tag, order: &impl Order) {
         for index in self.range(offset, bytes) {
-            let Cell { write: earlier, read } = self.cells[index];
-            let races =
-                earlier.is_present() && !earlier.both_strong(tag) && !earlier.same_thread(tag) && !order.is_before(earlier, tag);
-            let kept_too = earlier.is_present() && !races && !earlier.is_pending() && !earlier.gives_way_to(tag, order);
-            let mut kept = Tag::default();
-            if read.is_list() || kept_too {
-                kept = read;
-                if !kept.is_list() {
-                    self.lists.push(Vec::new());
-                    kept = Tag::list(self.lists.len() - 1);
-                }
-                let list = &mut self.lists[kept.site() as usize];
-                list.retain(|&read| read.wrote() && !read.gives_way_to(tag, order));
-                if kept_too {
-                    remember(list, Tag { what: earlier.what | WROTE, ..earlier }, order);
-                }
-                if list.is_empty() {
-                    kept = Tag::default();
-                }
+            let earlier = std::mem::replace(&mut self.cells[index].write, tag);
+            let keeps = |read: Tag| read.wrote() && !read.gives_way_to(tag, order);
+            if let Some(more) = self.more.get_mut(index) {
+                more.retain(|&read| keeps(read));
             }
-            self.cells[index] = Cell { write: tag, read: kept };
+            if !keeps(self.cells[index].read) {
+                self.cells[index].read = self.more.get_mut(index).and_then(Vec::pop).unwrap_or_default();
+            }
+            let races = || !earlier.both_strong(tag) && !earlier.same_thread(tag) && !order.is_before(earlier, tag);
+            if earlier.is_present() && !earlier.is_pending() && !earlier.gives_way_to(tag, order) && !races() {
+                self.remember(index, Tag { what: earlier.what | WROTE, ..earlier }, order);
+            }
         }
+    }
+
+    /// Adds a read to those of a cell, replacing what comes before it.
+    fn remember(&mut self, index: usize, tag: Tag, order: &impl Order) {
+        let first = &mut self.cells[index].read;
+        if first.same_but_lanes(tag) {
+            first.lanes |= tag.lanes;
+            return;
+        }
+        let mut more = self.more.get_mut(index).filter(|more| !more.is_empty());
+        if let Some(same) = more.iter_mut().flat_map(|more| more.iter_mut()).find(|read| read.same_but_lanes(tag)) {
+            same.lanes |= tag.lanes;
+            return;
+        }
+        let replaced = !first.is_present() || first.gives_way_to(tag, order);
+        if let Some(more) = &mut more {
+            more.retain(|&read| !read.gives_way_to(tag, order));
+        }
+        if replaced {
+            *first = tag;
+            return;
+        }
+        if !self.has_enough(index, tag.block, order) {
+            self.more.resize(self.cells.len(), Vec::new());
+            self.more[index].push(tag);
+        }
+    }
+
+    /// Whether a cell remembers so many reads of other blocks that one more, by `block`, is left out.
+    fn has_enough(&self, index: usize, block: u32, order: &impl Order) -> bool {
+        let mut others = self.reads(index).map(|read| read.block).filter(|&of| of != block);
+        if order.may_know_others() {
+            return others.count() >= MOST_READS;
+        }
+        // Any writer is in another block than one of two, and nothing orders blocks: more would find nothing more.
+        others.next().is_some_and(|first| others.any(|of| of != first))
     }
 
     /// A copy lands: what `issued` marked becomes a write of `landed`, except where a later copy to the same bytes is still to come.
@@ -250,6 +249,9 @@ impl Shadow {
             let cell = &mut self.cells[index];
             if !cell.write.is_pending() || cell.write == issued {
                 *cell = Cell { write: landed, read: Tag::default() };
+                if let Some(more) = self.more.get_mut(index) {
+                    more.clear();
+                }
             }
         }
     }
@@ -259,25 +261,32 @@ impl Shadow {
         let other = |write: &Tag| write.same_but_lanes(tag) && write.lanes != tag.lanes;
         self.range(offset, bytes).map(|index| self.cells[index].write).find(other)
     }
+
+    /// A number that is another one once the range was written.
+    pub(crate) fn version(&mut self, offset: usize, bytes: usize) -> u64 {
+        let (mut version, mut last) = (0, Tag::default());
+        for index in self.range(offset, bytes) {
+            let write = self.cells[index].write;
+            if write != last {
+                let mut hasher = std::hash::DefaultHasher::new();
+                (version, write).hash(&mut hasher);
+                version = hasher.finish();
+                last = write; // cells that were split since have the same write
+            }
+        }
+        version
+    }
+
+    /// The last writes to a range.
+    pub(crate) fn writes(&mut self, offset: usize, bytes: usize) -> impl Iterator<Item = Tag> {
+        self.range(offset, bytes).map(|index| self.cells[index].write).filter(|write| write.is_present())
+    }
 }
 
 fn against(earlier: Tag, now: Tag, order: &impl Order) -> Option<Tag> {
     let races =
         || earlier.is_present() && !earlier.both_strong(now) && !earlier.same_thread(now) && !order.is_before(earlier, now);
     (earlier.is_pending() || races()).then_some(earlier)
-}
-
-/// Adds a read to the reads of a cell, replacing those that come before it.
-fn remember(reads: &mut Vec<Tag>, tag: Tag, order: &impl Order) {
-    if let Some(same) = reads.iter_mut().find(|read| read.same_but_lanes(tag)) {
-        same.lanes |= tag.lanes;
-        return;
-    }
-    reads.retain(|&read| !read.gives_way_to(tag, order));
-    // Any writer is in another block than all but one of these, so remembering more of them finds nothing more.
-    if reads.iter().filter(|read| read.block != tag.block).count() < MAX_FOREIGN_READS {
-        reads.push(tag);
-    }
 }
 
 #[cfg(test)]
@@ -290,6 +299,9 @@ mod tests {
     impl Order for Barrier {
         fn is_before(&self, earlier: Tag, _now: Tag) -> bool {
             earlier.stamp < self.0
+        }
+        fn may_know_others(&self) -> bool {
+            true
         }
     }
 
@@ -326,6 +338,9 @@ mod tests {
         impl Order for Only {
             fn is_before(&self, earlier: Tag, _now: Tag) -> bool {
                 earlier.warp() != 6
+            }
+            fn may_know_others(&self) -> bool {
+                true
             }
         }
         assert_eq!(shadow.check_write(0, 4, writer, &Only).unwrap().with.warp(), 6);
