@@ -113,6 +113,12 @@ fn normalised(x: &[Vec<f64>], i: usize) -> f64 {
     (x[1][i] - mean) / (squares - mean * mean + 1e-5).sqrt()
 }
 
+/// Block 0 hands on a message, which two others turn round.
+fn spoken(o: &mut Outcome) -> &mut Outcome {
+    let blocks = o.each(0, |x, i| x[3][if i < 32 { i } else { 31 - i % 32 }]);
+    blocks.each(1, |x, i| x[3][i]).each(2, |_, _| 1.0)
+}
+
 #[rustfmt::skip]
 pub const EXPECTED: &[(&str, Expectation)] = &[
     // alignment.cu
@@ -195,6 +201,16 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     ("ordered_sum", |o| o.each(0, |x, i| (0..4).map(|block| x[2][block * 32 + i]).sum()).each(1, |_, _| 4.0)),
     ("locked_sum", |o| o.each(0, |x, _| x[2].iter().skip(1).step_by(4).sum())),
     ("tried_sum", |o| o.each(0, |x, _| x[2].iter().sum())),
+    // hand_overs.cu
+    ("spoken_for", spoken),
+    ("heard_by_all_lanes", spoken),
+    ("heard_in_shared", |o| o.each(0, |_, i| (3 * (i + 32)) as f64)),
+    ("relayed", |o| o.each(0, |x, _| x[3][0]).each(1, |x, _| x[3][0]).each(2, |_, _| 2.0)),
+    ("overwritten_last", |o| o.each(0, |_, _| 5.0).each(1, |_, _| 23.0).each(2, |_, i| i as f64)),
+    ("grid_meets", |o| {
+        let blocks = o.each(0, |_, _| 264.0).each(1, |_, i| (i * 5 % 4224 * 7 % 4224) as f64);
+        blocks.each(2, |_, i| (i * 7 % 4224) as f64)
+    }),
     // idioms.cu
     ("tile_product", |o| o.each(0, |x, i| (0..16).map(|k| x[1][i / 8 * 16 + k] * x[2][k * 8 + i % 8]).sum())),
     ("either_memory", |o| o.each(0, |x, i| if (i % 64 + 48) % 3 == 0 { x[1][i] } else { 2.0 * x[1][mirrored(i, 64)] })),
