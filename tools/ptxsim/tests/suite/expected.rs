@@ -163,7 +163,7 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     ("blocks_meet", |o| o.each(0, |_, _| 1.0)),
     ("flag_before_barrier", |o| o.each(0, |_, i| i as f64)),
     ("all_arrive", |o| o.each(0, |_, _| 3.0)),
-    ("lock_with_tries", |o| o.each(1, |_, _| 16.0).each(2, |_, _| 0.0).anything(2)),
+    ("lock_with_tries", |o| o.each(1, |_, _| 8.0).each(2, |_, _| 0.0).anything(2)),
     // divergence.cu
     ("barrier_behind_branch", |o| o.each(0, |x, i| if i % 32 < 16 { 0.0 } else { x[1][mirrored(i, 64)] })),
     ("barrier_in_both_uniform_branches", |o| o.each(0, |x, i| x[1][mirrored(i, 64)] * if i < 64 { 1.0 } else { -2.0 })),
@@ -199,7 +199,7 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     }),
     ("grid_barrier_by_release", |o| o.each(0, |x, i| x[3][(i + 32) % 128]).each(1, |x, i| x[3][i]).each(2, |_, _| 4.0)),
     ("ordered_sum", |o| o.each(0, |x, i| (0..4).map(|block| x[2][block * 32 + i]).sum()).each(1, |_, _| 4.0)),
-    ("locked_sum", |o| o.each(0, |x, _| x[2].iter().skip(1).step_by(4).sum())),
+    ("locked_sum", |o| o.each(0, |x, _| x[2].iter().skip(1).step_by(8).sum())),
     ("tried_sum", |o| o.each(0, |x, _| x[2].iter().sum())),
     // hand_overs.cu
     ("spoken_for", spoken),
