@@ -1,5 +1,8 @@
 //! The contract of `ptxsim run`: flags, exit codes, faults as JSON lines, dumps, the profile, and what it says to those who misuse it.
 
+mod nvcc;
+
+use nvcc::nvcc;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -457,14 +460,6 @@ fn a_missing_entry_lists_those_there_are() {
     let all = ["nothing", "show", "where", "order", "last_word", "small", "shaped", "branches", "faulty", "counted"];
     assert!(ran.error.contains("`nothin`") && ran.error.contains(&all.join(", ")), "{}", ran.error);
     assert!(refused("none.ptx", b".version 9.0\n.target sm_80\n.address_size 64\n").contains("it has none"));
-}
-
-fn nvcc() -> cuda_build::Nvcc {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    match cuda_build::Nvcc::find(&root) {
-        Ok(nvcc) => nvcc,
-        Err(error) => panic!("this test compiles for CUDA and there is no nvcc: run tools/setup-cuda once. {error}"),
-    }
 }
 
 /// Lines of PTX are another compiler's affair; folders are this machine's.

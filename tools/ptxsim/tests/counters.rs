@@ -4,9 +4,10 @@
 //! entry runs once, with two buffers; `// launch: grid=4 block=64` above it says how, else one block of 32 threads runs.
 
 mod compiled;
+mod nvcc;
 
 use ptxsim::count::{Class, Counts, Site, SiteCounts};
-use ptxsim::{Launch, Memory, Module, Options, launch};
+use ptxsim::{Launch, Memory, Options, launch};
 use std::fs;
 
 const BUFFER: usize = 32 * 1024;
@@ -57,8 +58,8 @@ fn count(name: &str, site: &Site, counts: &SiteCounts) -> u64 {
 }
 
 /// Runs an entry: its instructions and what was counted.
-fn run(module: &Module, entry: &Entry) -> (Vec<Site>, Counts) {
-    let kernel = module.kernel(&entry.name).unwrap();
+fn run(entry: &Entry) -> (Vec<Site>, Counts) {
+    let kernel = compiled::module("counters").kernel(&entry.name).unwrap();
     let memory = Memory::new();
     let buffer = |_| {
         let address = memory.alloc(BUFFER as u64);
@@ -72,19 +73,17 @@ fn run(module: &Module, entry: &Entry) -> (Vec<Site>, Counts) {
     (kernel.sites().to_vec(), report.counts)
 }
 
-fn module() -> Module {
-    let path = compiled::ptx("counters");
-    Module::parse(&fs::read_to_string(&path).unwrap(), "counters.ptx").unwrap()
+fn run_named(name: &str) -> (Vec<Site>, Counts) {
+    run(&entries().into_iter().find(|entry| entry.name == name).unwrap())
 }
 
 #[test]
 fn counts_agree_with_those_by_hand() {
-    let module = module();
     let mut wrong = String::new();
     let entries = entries();
     assert!(entries.iter().all(|entry| !entry.counts.is_empty()));
     for entry in &entries {
-        let (sites, counts) = run(&module, entry);
+        let (sites, counts) = run(entry);
         assert_eq!(sites.len(), counts.sites.len());
         for (line, name, expected) in &entry.counts {
             let here = |site: &Site| site.source.as_ref().is_some_and(|(file, at)| file.ends_with("counters.cu") && at == line);
@@ -101,12 +100,10 @@ fn counts_agree_with_those_by_hand() {
 /// What a launch as a whole counts: sectors that several blocks read are fetched once.
 #[test]
 fn totals_of_a_launch() {
-    let entry = entries().into_iter().find(|entry| entry.name == "read_by_every_block").unwrap();
-    let (_, counts) = run(&module(), &entry);
+    let (_, counts) = run_named("read_by_every_block");
     assert_eq!((counts.unique_read, counts.unique_written), (256, 1024));
     assert_eq!((counts.blocks, counts.block_threads, counts.shared_bytes), (4, 64, 0));
-    let entry = entries().into_iter().find(|entry| entry.name == "shared_stride_33").unwrap();
-    let (_, counts) = run(&module(), &entry);
+    let (_, counts) = run_named("shared_stride_33");
     assert_eq!((counts.blocks, counts.block_threads, counts.shared_bytes), (1, 32, 32 * 33 * 4));
     assert_eq!((counts.unique_read, counts.unique_written), (0, 128));
 }
@@ -114,8 +111,7 @@ fn totals_of_a_launch() {
 /// Every instruction is issued once by each warp in straight code, and its class says what it is.
 #[test]
 fn issues_and_classes() {
-    let entry = entries().into_iter().find(|entry| entry.name == "tensor_f16").unwrap();
-    let (sites, counts) = run(&module(), &entry);
+    let (sites, counts) = run_named("tensor_f16");
     let issued =
         |class: Class| sites.iter().zip(&counts.sites).filter(|(site, _)| site.class == class).map(|(_, n)| n.warps).sum::<u64>();
     assert_eq!((issued(Class::Tensor), issued(Class::Global), issued(Class::Shared)), (1, 7, 0));

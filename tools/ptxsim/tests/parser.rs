@@ -3,6 +3,8 @@
 //! `PTXSIM_FUZZ_CASES=1000000 cargo test -p ptxsim --test parser -- --ignored` breaks real kernels that many times, and
 //! `PTXSIM_FUZZ_SEED=N` breaks them in other ways.
 
+mod nvcc;
+
 #[path = "parser/adversaries.rs"]
 mod adversaries;
 #[path = "parser/corpus.rs"]
@@ -85,7 +87,7 @@ fn real_kernels_are_read() {
 fn the_list_of_instructions_is_ptx() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parser/instructions.ptx");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions.cubin");
-    corpus::nvcc().cubin(&file, "sm_90a", &out).unwrap_or_else(|error| panic!("{error}"));
+    nvcc::nvcc().cubin(&file, "sm_90a", &out).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

@@ -1,260 +1,129 @@
-//! Broken kernels that must be reported, and clean ones that must not.
+//! Broken kernels that must be reported, and clean ones that must not and whose results must be right.
 //!
 //! The files `tests/kernels/*.cu` describe themselves. Above an entry stands how it is run, in the words of `ptxsim run`:
 //! ```text
 //! // run: grid=4 block=128 shared=512 args=buf:f32:512:undef,buf:f32:512:rand,u32:512
 //! ```
+//! Random content is the same in every run, and such that sums are exact in any order ([`buffers`]).
+//!
 //! A broken entry also names its clean counterpart (`twin=NAME`) and marks its faulty lines, up to the next `// run:`, with
-//! comments `// fault: ITEM, ITEM...`. An ITEM is `[also] KIND [a] [b]`. Every report of a broken entry must lie on a line marked
-//! with its kind, and at least one on a line marked without `also` (which stands for what may be reported besides). The two sides
-//! of a race, or an access and the copy it should have waited for, must lie on one line marked `a` and one marked `b`, which can
-//! be the same.
-//! An entry without marks is clean: nothing may be reported.
+//! comments `// fault: ITEM, ITEM...`. An ITEM is `[either] KIND [a] [b]`. All lines that a report names must be marked with its
+//! kind, and every mark must be reported in every run; of those with `either`, one at least. The two sides of a race, or an
+//! access and the copy it should have waited for, must lie on one line marked `a` and one marked `b`, which can be the same.
+//!
+//! An entry without marks is clean: nothing may be reported, and [`expected`] says what it leaves in its buffers. The bytes must
+//! be the same in every run, unless a line `// order: REASON` above the entry says why not. If there is nothing to expect,
+//! `// unchecked: REASON` says why.
 
 mod compiled;
+mod nvcc;
 
-use serde_json::{Map, Value};
+#[path = "suite/buffers.rs"]
+mod buffers;
+#[path = "suite/entries.rs"]
+mod entries;
+#[path = "suite/expected.rs"]
+mod expected;
+#[path = "suite/judge.rs"]
+mod judge;
+
+use buffers::{Arguments, Outcome};
+use entries::{Entry, KINDS, Mark, entries};
+use expected::{EXPECTED, Expectation};
+use judge::judge;
+use ptxsim::{Kernel, Memory, Options, Report};
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
-const KINDS: [&str; 8] = [
-    "out-of-bounds",
-    "misaligned",
-    "uninitialised",
-    "shared-race",
-    "global-race",
-    "unwaited-copy",
-    "divergent-barrier",
-    "deadlock",
-];
 /// A run of an entry takes milliseconds; one that is not back by then is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a line may be reported for.
-#[derive(Debug)]
-struct Mark {
-    line: u64,
-    kind: String,
-    /// It may be reported, besides another fault that must be.
-    also: bool,
-    /// Which sides of a pair the line is: some of "ab", or nothing.
-    sides: String,
+fn expectation(entry: &Entry) -> Option<Expectation> {
+    EXPECTED.iter().find(|(name, _)| *name == entry.name).map(|(_, expectation)| *expectation)
 }
 
-#[derive(Debug)]
-struct Entry {
-    name: String,
-    grid: String,
-    block: String,
-    shared: Option<String>,
-    args: Vec<String>,
-    twin: Option<String>,
-    marks: Vec<Mark>,
+/// What an entry finds in its buffers, and what it must leave there.
+fn outcome(entry: &Entry) -> (Arguments, Option<Outcome>) {
+    let before = Arguments::parse(&entry.arguments);
+    let expected = expectation(entry).map(|expectation| {
+        let mut outcome = Outcome::of(&before);
+        expectation(&mut outcome);
+        outcome
+    });
+    (before, expected)
 }
 
-/// The entries of `tests/kernels/FILE.cu`.
-fn entries(file: &str) -> Vec<Entry> {
-    let path = compiled::source(file);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut entries: Vec<Entry> = Vec::new();
-    for (line, text) in (1..).zip(text.lines()) {
-        if let Some(run) = text.strip_prefix("// run: ") {
-            entries.push(entry(run).unwrap_or_else(|word| panic!("{file}.cu:{line}: cannot read `{word}`")));
-        }
-        let Some(entry) = entries.last_mut() else { continue };
-        if let Some((_, after)) = text.split_once("__global__ void ") {
-            assert!(entry.name.is_empty(), "{file}.cu:{line}: no `// run:` above this entry");
-            entry.name = after.split('(').next().unwrap_or_default().to_owned();
-        }
-        if let Some((_, items)) = text.split_once("// fault: ") {
-            let marks = items.split(", ").map(|item| mark(line, item));
-            entry.marks.extend(marks.map(|mark| mark.unwrap_or_else(|word| panic!("{file}.cu:{line}: cannot read `{word}`"))));
-        }
-    }
-    assert!(entries.iter().all(|entry| !entry.name.is_empty()), "{file}.cu: a `// run:` without an entry below it");
-    entries
-}
-
-fn entry(run: &str) -> Result<Entry, String> {
-    let mut entry = Entry {
-        name: String::new(),
-        grid: String::new(),
-        block: String::new(),
-        shared: None,
-        args: Vec::new(),
-        twin: None,
-        marks: Vec::new(),
-    };
-    for word in run.split_whitespace() {
-        match word.split_once('=').ok_or(word)? {
-            ("grid", value) => entry.grid = value.to_owned(),
-            ("block", value) => entry.block = value.to_owned(),
-            ("shared", value) => entry.shared = Some(value.to_owned()),
-            ("args", value) => entry.args = value.split(',').map(str::to_owned).collect(),
-            ("twin", value) => entry.twin = Some(value.to_owned()),
-            _ => return Err(word.to_owned()),
-        }
-    }
-    if entry.grid.is_empty() || entry.block.is_empty() { Err(run.to_owned()) } else { Ok(entry) }
-}
-
-fn mark(line: u64, item: &str) -> Result<Mark, String> {
-    let (also, words) = match item.strip_prefix("also ") {
-        Some(words) => (true, words),
-        None => (false, item),
-    };
-    let mut words = words.split_whitespace();
-    let kind = words.next().filter(|kind| KINDS.contains(kind)).ok_or(item)?.to_owned();
-    let sides: String = words.collect();
-    if sides.chars().all(|side| "ab".contains(side)) { Ok(Mark { line, kind, also, sides }) } else { Err(item.to_owned()) }
-}
-
-/// Runs one entry with one seed.
+/// Runs a kernel. What was reported, and the buffers afterwards.
 ///
 /// # Errors
-/// What is wrong with the outcome, and all that was reported.
-fn run(file: &str, ptx: &Path, entry: &Entry, seed: u32) -> Result<(), String> {
-    let log = ptx.with_file_name(format!("{file}.{}.{seed}.log", entry.name));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ptxsim"));
-    command.arg("run").arg(ptx).args(["--entry", &entry.name, "--grid", &entry.grid, "--block", &entry.block]);
-    command.args(["--seed", &seed.to_string()]);
-    if let Some(shared) = &entry.shared {
-        command.args(["--shared", shared]);
-    }
-    for arg in &entry.args {
-        command.args(["--arg", arg]);
-    }
-    let code = exit_code(&mut command, &log)?;
-    let reports = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-    fs::remove_file(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-    let wanted = if entry.marks.is_empty() { 0 } else { 4 };
-    if code != Some(wanted) {
-        return Err(format!("exit code {code:?}, not {wanted}:\n{reports}"));
-    }
-    judge(file, entry, &reports).map_err(|wrong| format!("{wrong}:\n{reports}"))
-}
-
-/// The exit code of `command`, whose stderr goes to the file `log`.
-fn exit_code(command: &mut Command, log: &Path) -> Result<Option<i32>, String> {
-    let stderr = fs::File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().map_err(|error| error.to_string())?;
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            return Ok(status.code());
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
-            return Err(format!("not back after {} s", PATIENCE.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(2));
+/// If it cannot be launched, panics, or does not come back.
+fn run(kernel: &Kernel, entry: &Entry, before: &Arguments, options: Options) -> Result<(Report, Arguments), String> {
+    let (kernel, before, shape) = (kernel.clone(), before.clone(), entry.shape);
+    let launch = move || {
+        let memory = Memory::new();
+        let (addresses, block) = before.place(&kernel, &memory)?;
+        let report = ptxsim::launch(&kernel, &memory, &shape, &block, &options)?;
+        Ok((report, before.read(&addresses, &memory)?))
+    };
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(launch()));
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(outcome) => outcome.map_err(|error: ptxsim::Error| error.to_string()),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("not back after {} s", PATIENCE.as_secs())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("panicked".to_owned()),
     }
 }
 
-/// Compares what was reported with the marks.
-fn judge(file: &str, entry: &Entry, reports: &str) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    let mut expected = entry.marks.is_empty();
-    for (number, text) in (1..).zip(reports.lines()) {
-        let report: Value = serde_json::from_str(text).map_err(|error| format!("report {number} is not JSON: {error}"))?;
-        let report = report.as_object().ok_or_else(|| format!("report {number} is not an object"))?;
-        let mark = judge_one(file, entry, report).map_err(|wrong| format!("report {number}: {wrong}"))?;
-        expected |= !mark.also;
-        let place = |side: &Map<String, Value>| side.get("ptx_line").and_then(Value::as_u64);
-        let other = report["other"].as_object().and_then(place);
-        let pair = (place(report).min(other), place(report).max(other));
-        if !seen.insert((mark.kind.clone(), pair)) {
-            return Err(format!("report {number} says again what another has said"));
+/// Runs an entry with each seed, on the numbers of cores in turn.
+///
+/// # Errors
+/// What is wrong with the first run in which something is.
+fn check(kernel: &Kernel, entry: &Entry, cores: &[usize], seeds: Range<u64>) -> Result<(), String> {
+    let (before, expected) = outcome(entry);
+    let mut first: Option<Arguments> = None;
+    for (seed, &threads) in seeds.zip(cores.iter().cycle()) {
+        let in_this_run = |wrong: String| format!("{}.cu, {}, seed {seed}, {threads} threads: {wrong}", entry.file, entry.name);
+        let options = Options { seed, threads, counters: false, ..Options::default() };
+        let (report, after) = run(kernel, entry, &before, options).map_err(in_this_run)?;
+        let all = |wrong: String| report.faults.iter().fold(in_this_run(wrong), |all, fault| format!("{all}\n    {fault}"));
+        judge(entry, &report.faults).map_err(all)?;
+        if !entry.is_clean() {
+            continue;
+        }
+        expected.as_ref().map_or(Ok(()), |expected| expected.agrees(&after)).map_err(in_this_run)?;
+        let first = first.get_or_insert_with(|| after.clone());
+        if !entry.order {
+            first.same(&after).map_err(|wrong| in_this_run(format!("not as in the first run: {wrong}")))?;
         }
     }
-    if expected { Ok(()) } else { Err("nothing that must be reported is".to_owned()) }
+    Ok(())
 }
 
-/// The mark that one report is for.
-fn judge_one<'a>(file: &str, entry: &'a Entry, report: &Map<String, Value>) -> Result<&'a Mark, String> {
-    let text = |key: &str| report.get(key).and_then(Value::as_str).ok_or(format!("no string `{key}`"));
-    let kind = text("kind")?;
-    if text("kernel")? != entry.name {
-        return Err("the wrong kernel".to_owned());
-    }
-    if text("message")?.len() < 10 {
-        return Err("no message".to_owned());
-    }
-    let address = text("address")?;
-    if address.strip_prefix("0x").is_none_or(|digits| u64::from_str_radix(digits, 16).is_err()) {
-        return Err(format!("address `{address}` is not hexadecimal"));
-    }
-    let line = line(file, entry, report)?;
-    let other = report.get("other").and_then(Value::as_object).ok_or("no object `other`")?;
-    if kind.ends_with("-race") && other.is_empty() {
-        return Err("a race without its other side".to_owned());
-    }
-    let marks = |line: u64| entry.marks.iter().filter(move |mark| mark.kind == kind && mark.line == line);
-    if other.is_empty() || !marks(line).any(|mark| !mark.sides.is_empty()) {
-        return marks(line).next().ok_or(format!("line {line} is not marked {kind}"));
-    }
-    let other = self::line(file, entry, other).map_err(|wrong| format!("other: {wrong}"))?;
-    for (near, far) in marks(line).flat_map(|near| marks(other).map(move |far| (near, far))) {
-        let opposite = |one: char, two: char| near.sides.contains(one) && far.sides.contains(two);
-        if opposite('a', 'b') || opposite('b', 'a') {
-            return Ok(near);
-        }
-    }
-    Err(format!("lines {line} and {other} are not marked as the two sides of a {kind}"))
+/// Checks all entries of a file that are chosen.
+fn check_file(file: &'static str, chosen: fn(&Entry) -> bool, cores: &[usize], seeds: Range<u64>) {
+    let module = compiled::module(file);
+    let check = |entry: &Entry| check(&module.kernel(&entry.name).unwrap(), entry, cores, seeds.clone()).err();
+    let wrong: Vec<String> = entries(file).iter().filter(|entry| chosen(entry)).filter_map(check).collect();
+    assert!(wrong.is_empty(), "{} entries are wrong:\n\n{}\n", wrong.len(), wrong.join("\n\n"));
 }
 
-/// The line of the suite's file that an access stands on: where a function of a header was inlined, if the access is in one.
-fn line(file: &str, entry: &Entry, place: &Map<String, Value>) -> Result<u64, String> {
-    let number = |of: &Map<String, Value>, key: &str| of.get(key).and_then(Value::as_u64).ok_or(format!("no number `{key}`"));
-    if number(place, "ptx_line")? == 0 {
-        return Err("no line of the PTX".to_owned());
-    }
-    let axis = |of: &str| of.split(',').map(|part| part.parse::<u64>().unwrap_or(1)).chain([1, 1]).take(3).collect::<Vec<_>>();
-    let grid = axis(&entry.grid);
-    let block: Vec<u64> = place.get("block").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_u64).collect();
-    if block.len() != 3 || block.iter().zip(&grid).any(|(block, grid)| block >= grid) {
-        return Err(format!("block {block:?} is not in the grid {grid:?}"));
-    }
-    let threads: u64 = axis(&entry.block).iter().product();
-    if number(place, "warp")? * 32 + number(place, "lane")? >= threads || number(place, "lane")? >= 32 {
-        return Err(format!("no such warp and lane in {threads} threads"));
-    }
-    let here =
-        |of: &Map<String, Value>| of.get("file").and_then(Value::as_str).is_some_and(|at| at.ends_with(&format!("{file}.cu")));
-    match place.get("inlined_at").and_then(Value::as_object) {
-        _ if here(place) => number(place, "line"),
-        Some(user) if here(user) => number(user, "line"),
-        _ => Err(format!("not in {file}.cu")),
-    }
-}
-
-/// Runs all entries of a file with some seeds.
-fn check(file: &str, seeds: Range<u32>) {
-    let ptx = compiled::ptx(file);
-    let mut wrong = Vec::new();
-    for entry in entries(file) {
-        // The first wrong seed is enough to see what is wrong.
-        let failure = seeds.clone().find_map(|seed| run(file, &ptx, &entry, seed).err().map(|error| (seed, error)));
-        if let Some((seed, error)) = failure {
-            wrong.push(format!("{file}.cu, {} with seed {seed}: {error}", entry.name));
-        }
-    }
-    assert!(wrong.is_empty(), "{} entries are not judged right:\n\n{}", wrong.len(), wrong.join("\n"));
-}
+/// Blocks of an entry that runs on several cores with more seeds; a grid that waits for more blocks takes too long.
+const SEVERAL: Range<u32> = 2..64;
 
 macro_rules! files {
     ($($file:ident),* $(,)?) => {
         const FILES: &[&str] = &[$(stringify!($file)),*];
-        mod few_seeds {
-            $(#[test] fn $file() { super::check(stringify!($file), 0..8); })*
+        mod every_entry {
+            $(#[test] fn $file() { super::check_file(stringify!($file), |_| true, &[1, 2], 0..8); })*
+        }
+        mod entries_of_several_blocks {
+            $(#[test] fn $file() { super::check_file(stringify!($file), |entry| super::SEVERAL.contains(&entry.blocks()), &[2, 4], 8..20); })*
         }
         mod many_seeds {
-            $(#[test] #[ignore = "takes minutes"] fn $file() { super::check(stringify!($file), 8..200); })*
+            $(#[test] #[ignore = "takes minutes"] fn $file() { super::check_file(stringify!($file), |_| true, &[1, 2, 4], 20..400); })*
         }
     };
 }
@@ -278,35 +147,100 @@ files!(
     warp,
 );
 
+fn every_entry() -> Vec<Entry> {
+    FILES.iter().flat_map(|file| entries(file)).collect()
+}
+
 #[test]
 fn every_broken_entry_has_a_clean_twin() {
-    let (mut broken, mut clean, mut kinds) = (0, 0, BTreeSet::new());
+    let entries = every_entry();
+    let mut kinds = BTreeSet::new();
+    for entry in &entries {
+        let (file, name) = (entry.file, &entry.name);
+        kinds.extend(entry.marks.iter().map(|mark| mark.kind));
+        let Some(twin) = &entry.twin else {
+            assert!(entry.is_clean(), "{file}.cu: {name} is broken and has no twin");
+            continue;
+        };
+        assert!(!entry.is_clean(), "{file}.cu: {name} has a twin and no fault");
+        let twin = entries.iter().find(|other| other.file == file && other.name == *twin);
+        let twin = twin.unwrap_or_else(|| panic!("{file}.cu: no twin of {name}"));
+        assert!(twin.is_clean(), "{file}.cu: {}, the twin of {name}, is broken too", twin.name);
+    }
+    let clean = entries.iter().filter(|entry| entry.is_clean()).count();
+    let broken = entries.len() - clean;
+    assert!(broken >= 100 && clean >= 100, "{broken} broken entries, {clean} clean ones");
+    assert_eq!(kinds.len(), KINDS.len(), "only faults of the kinds {kinds:?}");
+}
+
+#[test]
+fn every_clean_entry_has_an_expectation_or_says_why_not() {
+    let entries = every_entry();
+    let names: BTreeSet<&str> = entries.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(names.len(), entries.len(), "two entries of one name");
+    for (name, _) in EXPECTED {
+        let clean = entries.iter().any(|entry| entry.name == *name && entry.is_clean());
+        assert!(clean, "something is expected of {name}, which is no clean entry");
+        assert_eq!(EXPECTED.iter().filter(|(other, _)| other == name).count(), 1, "{name} has two rows");
+    }
+    for entry in entries {
+        let at = format!("{}.cu: {}", entry.file, entry.name);
+        let expected = outcome(&entry).1;
+        assert!(entry.is_clean() || !entry.order && !entry.unchecked, "{at} is broken: its output is not looked at");
+        assert_eq!(entry.is_clean(), expected.is_some() || entry.unchecked, "{at}: write down what it leaves in its buffers");
+        let Some(expected) = expected else { continue };
+        assert!(!entry.unchecked, "{at} is checked, and said not to be");
+        assert_eq!(entry.order, expected.depends_on_order(), "{at}: `// order:` says why not all of its output is fixed");
+    }
+}
+
+/// The comparison of outputs can fail: a wrong element of any buffer is seen, but for the one of which nothing is expected.
+#[test]
+fn wrong_elements_are_seen() {
+    let overlooked = |entry: &Entry| (outcome(entry).1.map_or(0, |expected| expected.overlooked()), entry.name.clone());
+    let some: Vec<_> = every_entry().iter().map(overlooked).filter(|(buffers, _)| *buffers > 0).collect();
+    assert_eq!(some, [(1, "lock_with_tries".to_owned())]);
+}
+
+/// The comparison of reports can fail: no mark is one too many, and each is needed as it is.
+#[test]
+fn wrong_marks_are_seen() {
     for file in FILES {
-        let entries = entries(file);
-        let names: BTreeSet<_> = entries.iter().map(|entry| &entry.name).collect();
-        assert_eq!(names.len(), entries.len(), "{file}.cu: two entries of one name");
-        for entry in &entries {
-            let name = &entry.name;
-            kinds.extend(entry.marks.iter().filter(|mark| !mark.also).map(|mark| mark.kind.clone()));
-            let Some(twin) = &entry.twin else {
-                clean += 1;
-                assert!(entry.marks.is_empty(), "{file}.cu: {name} is broken and has no twin");
-                continue;
+        let module = compiled::module(file);
+        for entry in entries(file).iter().filter(|entry| !entry.is_clean()) {
+            let kernel = module.kernel(&entry.name).unwrap();
+            let (report, _) = run(&kernel, entry, &outcome(entry).0, Options { threads: 1, ..Options::default() }).unwrap();
+            let judge_with = |change: &dyn Fn(&mut Vec<Mark>)| {
+                let mut changed = entry.clone();
+                change(&mut changed.marks);
+                judge(&changed, &report.faults)
             };
-            broken += 1;
-            assert!(entry.marks.iter().any(|mark| !mark.also), "{file}.cu: {name} has a twin and no fault");
-            let twin = entries.iter().find(|other| other.name == *twin).unwrap_or_else(|| panic!("{file}.cu: no {twin}"));
-            assert!(twin.marks.is_empty(), "{file}.cu: {}, the twin of {name}, is broken too", twin.name);
+            let must_fail = |what: &str, change: &dyn Fn(&mut Vec<Mark>)| {
+                assert!(judge_with(change).is_err(), "{file}.cu, {}: {what}", entry.name);
+            };
+            assert_eq!(judge_with(&|_| {}), Ok(()), "{file}.cu, {}", entry.name);
+            assert!(judge(entry, &[]).is_err(), "{file}.cu, {}: nothing is reported", entry.name);
+            for i in (0..entry.marks.len()).filter(|&i| !entry.marks[i].either) {
+                must_fail("a mark is missing", &|marks| drop(marks.remove(i)));
+                must_fail("a mark is at another line", &|marks| marks[i].line += 1000);
+                must_fail("a mark is of another kind", &|marks| {
+                    marks[i].kind = KINDS.into_iter().find(|kind| *kind != marks[i].kind).unwrap();
+                });
+                must_fail("there is one mark more", &|marks| marks.push(Mark { line: 1, ..marks[i].clone() }));
+            }
+            if entry.marks.iter().any(|mark| !mark.sides.is_empty()) {
+                must_fail("all marks are of one side", &|marks| marks.iter_mut().for_each(|mark| mark.sides = "a".to_owned()));
+            }
         }
     }
-    assert!(broken >= 30 && clean >= broken, "{broken} broken entries, {clean} clean ones");
-    assert_eq!(kinds.len(), KINDS.len(), "only faults of the kinds {kinds:?}");
 }
 
 #[test]
 fn every_file_is_run() {
     let folder = compiled::source("any");
-    let files = fs::read_dir(folder.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-    let entries = files.filter_map(|file| file.strip_suffix(".cu").map(str::to_owned)).filter(|file| !entries(file).is_empty());
-    assert_eq!(entries.collect::<BTreeSet<_>>(), FILES.iter().map(|file| (*file).to_owned()).collect());
+    let files = fs::read_dir(folder.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    let described = files.filter(|path| fs::read_to_string(path).unwrap().contains("\n// run: "));
+    let stems: BTreeSet<String> = described.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(stems, FILES.iter().map(|file| (*file).to_owned()).collect());
 }

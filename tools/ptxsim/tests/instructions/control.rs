@@ -1,15 +1,7 @@
 //! Branches, loops, tables of targets, calls, exits, and barriers that count.
 
-use crate::harness::{module, run, table, warp};
+use crate::harness::{id, module, run, table, warp, zero};
 use ptxsim::{Launch, Memory, Module, Options, launch};
-
-fn id(lane: u32) -> u32 {
-    lane
-}
-
-fn zero(_: u32) -> u32 {
-    0
-}
 
 /// Steps of Collatz's sequence: every lane leaves the loop by itself, with a branch inside it.
 #[test]

@@ -181,6 +181,16 @@ pub fn warp(body: &str, a: impl Fn(u32) -> u32, b: impl Fn(u32) -> u32, c: impl 
     table("", body, ["b32"; 4], &rows).into_iter().map(|word| word as u32).collect()
 }
 
+/// For [`warp`]: the number of the lane.
+pub fn id(lane: u32) -> u32 {
+    lane
+}
+
+/// For [`warp`]: nothing.
+pub fn zero(_: u32) -> u32 {
+    0
+}
+
 /// Compares `%d` with `expected` for edge values of `%a`.
 pub fn unary<A: Word, D: Word>(body: &str, expected: impl Fn(A) -> D) {
     judge(body, [D::REGISTER, A::REGISTER, "b32", "b32"], &A::edges(), &[0u32], &[0u32], |a, _, _| Some(expected(a)));

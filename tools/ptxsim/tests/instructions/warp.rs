@@ -1,18 +1,10 @@
 //! Operations of a whole warp: `shfl.sync`, `vote.sync`, `match.sync`, `redux.sync`, `activemask`, `elect.sync`.
 
-use crate::harness::{table, warp};
+use crate::harness::{id, table, warp, zero};
 
 /// A value for each lane that tells it apart.
 fn value(lane: u32) -> u32 {
     lane * 1000 + 7
-}
-
-fn id(lane: u32) -> u32 {
-    lane
-}
-
-fn zero(_: u32) -> u32 {
-    0
 }
 
 /// Where lane `lane` reads from with width `width` (a power of two), or its own lane if that is out of its segment.

@@ -32,7 +32,7 @@ extern "C" __global__ void tree_sum_unsynchronised_load(float* out, const float*
     unsigned t = threadIdx.x;
     partial[t] = in[blockIdx.x * 128 + t];  // fault: shared-race a
     for (unsigned half = 64; half > 0; half /= 2) {
-        if (t < half) partial[t] += partial[t + half];  // fault: shared-race b, also uninitialised
+        if (t < half) partial[t] += partial[t + half];  // fault: shared-race b
         __syncthreads();
     }
     if (t == 0) out[blockIdx.x] = partial[0];
@@ -82,7 +82,7 @@ extern "C" __global__ void transpose_barrier_before_write(float* out, const floa
         __syncthreads();
         for (unsigned i = y; i < 32; i += 8) tile[i][x] = in[(row + i) * 64 + column + x];  // fault: shared-race a
         for (unsigned i = y; i < 32; i += 8) {
-            out[(column + i) * 128 + row + x] = tile[x][i];  // fault: shared-race b, also uninitialised
+            out[(column + i) * 128 + row + x] = tile[x][i];  // fault: shared-race b
         }
         __syncthreads();
     }

@@ -86,12 +86,13 @@ extern "C" __global__ void copied_in_fours(float* out, const float* in, unsigned
     }
 }
 
+// nvcc gives both accesses the line of the second.
 // run: twin=copied_in_fours grid=1 block=128 args=buf:f32:510:undef,buf:f32:510:rand,u32:510
 extern "C" __global__ void copied_in_fours_past_the_end(float* out, const float* in, unsigned n) {
     unsigned i = threadIdx.x * 4;
     if (i < n) {
-        float4 four = *reinterpret_cast<const float4*>(in + i);  // fault: out-of-bounds
-        *reinterpret_cast<float4*>(out + i) = four;              // fault: out-of-bounds
+        float4 four = *reinterpret_cast<const float4*>(in + i);
+        *reinterpret_cast<float4*>(out + i) = four;  // fault: out-of-bounds
     }
 }
 

@@ -110,7 +110,8 @@ extern "C" __global__ void one_too_few_arrive(unsigned* arrived) {
 }
 
 // Every lane counts its tries for a lock that another lane of its warp holds.
-// run: grid=1 block=32 args=buf:u32:1:zero,buf:u32:1:zero,buf:u32:32:undef
+// run: grid=1 block=8 args=buf:u32:1:zero,buf:u32:1:zero,buf:u32:8:undef
+// order: how often a lane tries in vain is a matter of when the others had the lock
 extern "C" __global__ void lock_with_tries(unsigned* lock, unsigned* sum, unsigned* tries) {
     unsigned n = 0;
     while (atomicCAS(lock, 0u, 1u) != 0) ++n;

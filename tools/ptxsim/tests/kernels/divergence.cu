@@ -21,7 +21,7 @@ extern "C" __global__ void barrier_in_branch(float* out, const float* in) {
         __syncthreads();  // fault: divergent-barrier
         slot[t] += 1.0f;
     }
-    __syncthreads();  // fault: divergent-barrier
+    __syncthreads();
     out[i] = slot[t];
 }
 
@@ -47,11 +47,11 @@ extern "C" __global__ void barrier_in_both_branches(float* out, const float* in)
     unsigned t = threadIdx.x, i = blockIdx.x * 64 + t;
     if (t % 2 == 0) {
         slot[t] = in[i];
-        __syncthreads();  // fault: divergent-barrier
+        __syncthreads();  // fault: either divergent-barrier
         out[i] = slot[t];
     } else {
         slot[t] = -in[i];
-        __syncthreads();  // fault: divergent-barrier
+        __syncthreads();  // fault: either divergent-barrier
         out[i] = slot[t] * 2.0f;
     }
 }
@@ -97,7 +97,7 @@ extern "C" __global__ void barrier_in_uneven_loop(float* out, const float* in) {
         __syncthreads();  // fault: divergent-barrier
         value += slot[t];
     }
-    __syncthreads();  // fault: divergent-barrier
+    __syncthreads();
     out[i] = value + slot[t];
 }
 
@@ -135,7 +135,7 @@ extern "C" __global__ void warps_part_in_the_middle(float* out, const float* in)
         asm volatile("bar.sync 1, 64;" ::: "memory");  // fault: divergent-barrier
         slot[t] += 1.0f;
     }
-    __syncthreads();  // fault: divergent-barrier
+    __syncthreads();
     out[i] = slot[95 - t];
 }
 

@@ -256,6 +256,7 @@ extern "C" __global__ void highest_by_exchange(float* out, const float* in) {
 
 // Places in a list are handed out one atomic a warp.
 // run: grid=2 block=64 args=buf:u32:1:zero,buf:u32:128:zero,buf:u32:128:rand
+// order: the warp that comes first gets the first places
 extern "C" __global__ void appended(unsigned* length, unsigned* list, const unsigned* in) {
     unsigned i = blockIdx.x * 64 + threadIdx.x, lane = threadIdx.x % 32, start = 0;
     bool chosen = in[i] % 3 == 0;

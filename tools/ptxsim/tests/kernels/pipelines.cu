@@ -154,9 +154,9 @@ extern "C" __global__ void three_stages_in_two(float* out, const float* in) {
     for (unsigned k = 0; k < 8; ++k) {
         COPY_WAIT(1);
         __syncthreads();
-        if (k + 2 < 8) COPY_ASYNC(&stage[k % 2][t], tiles + (k + 2) * 64 + t, 4);  // fault: shared-race a, also unwaited-copy b
+        if (k + 2 < 8) COPY_ASYNC(&stage[k % 2][t], tiles + (k + 2) * 64 + t, 4);  // fault: shared-race a
         COPY_COMMIT();
-        sum += stage[k % 2][63 - t];  // fault: shared-race b, also unwaited-copy a
+        sum += stage[k % 2][63 - t];  // fault: shared-race b
     }
     out[blockIdx.x * 64 + t] = sum;
 }

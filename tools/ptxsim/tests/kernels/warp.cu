@@ -107,7 +107,7 @@ extern "C" __global__ void shuffle_names_absent_lanes(float* out, const float* i
     unsigned i = blockIdx.x * 64 + threadIdx.x;
     float value = in[i];
     if (i % 32 < 16) value += __shfl_xor_sync(0xffffffff, value, 1);  // fault: divergent-barrier
-    __syncthreads();                                                  // fault: divergent-barrier
+    __syncthreads();
     out[i] = value;
 }
 
@@ -153,7 +153,7 @@ extern "C" __global__ void ballot_positions(unsigned* out, const unsigned* in) {
 extern "C" __global__ void ballot_in_branch(unsigned* out, const unsigned* in) {
     unsigned i = blockIdx.x * 64 + threadIdx.x, ballot = 0;
     if (in[i] % 3 != 0) ballot = __ballot_sync(0xffffffff, in[i] & 1);  // fault: divergent-barrier
-    __syncthreads();                                                    // fault: divergent-barrier
+    __syncthreads();
     out[i] = ballot;
 }
 
@@ -183,7 +183,7 @@ extern "C" __global__ void syncwarp_at_one_place(float* out, const float* in) {
         __syncwarp();  // fault: divergent-barrier
         slot[t] += 2.0f;
     }
-    __syncthreads();  // fault: divergent-barrier
+    __syncthreads();
     out[i] = slot[t];
 }
 

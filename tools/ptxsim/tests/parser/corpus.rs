@@ -1,5 +1,6 @@
 //! Real PTX: what nvcc makes of the kernels of the project and of the simulator's suite.
 
+use crate::nvcc::nvcc;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -22,15 +23,6 @@ pub fn pieces() -> &'static [Piece] {
         }
         pieces
     })
-}
-
-/// The compiler.
-pub fn nvcc() -> cuda_build::Nvcc {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    match cuda_build::Nvcc::find(&root) {
-        Ok(nvcc) => nvcc,
-        Err(error) => panic!("these tests compile CUDA files and there is no nvcc: run tools/setup-cuda once. {error}"),
-    }
 }
 
 fn compiled(folder: &str, archs: &[&str]) -> Vec<Piece> {
