@@ -131,10 +131,13 @@ macro_rules! files {
 files!(
     alignment,
     async_copies,
+    barrier_counts,
     barriers,
     bounds,
     deadlocks,
     divergence,
+    endless_loops,
+    exits,
     global_races,
     hand_overs,
     idioms,
