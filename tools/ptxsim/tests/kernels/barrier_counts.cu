@@ -30,15 +30,15 @@ extern "C" __global__ void all_and_their_number_rounded(float* out, const float*
     out[t] = slot[39 - t];
 }
 
-// run: twin=all_and_their_number grid=2 block=96 args=buf:f32:192:undef,buf:f32:192:rand
+// run: twin=all_and_their_number grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
 extern "C" __global__ void all_and_another_number(float* out, const float* in) {
-    __shared__ float slot[96];
-    unsigned t = threadIdx.x, i = blockIdx.x * 96 + t;
-    slot[t] = in[i];  // fault: shared-race a
+    __shared__ float slot[64];
+    unsigned t = threadIdx.x, i = blockIdx.x * 64 + t;
+    slot[t] = in[i];
     if (t < 32) {
-        BARRIER_SYNC_ALL(3);  // fault: divergent-barrier
+        BARRIER_SYNC_ALL(3);  // fault: either divergent-barrier
     } else {
-        BARRIER_SYNC(3, 64);  // fault: divergent-barrier, also deadlock
+        BARRIER_SYNC(3, 96);  // fault: either divergent-barrier
     }
-    out[i] = slot[95 - t];  // fault: shared-race b
+    out[i] = slot[63 - t];
 }

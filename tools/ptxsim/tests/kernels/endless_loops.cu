@@ -46,33 +46,14 @@ extern "C" __global__ void steps_end(volatile unsigned* flag, unsigned* out) {
 extern "C" __global__ void lanes_part_in_an_endless_loop(volatile unsigned* flag, unsigned* out) {
     unsigned t = threadIdx.x;
     unsigned x = t;
-    while (*flag == 0) {  // fault: deadlock
-        if (t & 1) {  // fault: deadlock
-            x ^= 5;  // fault: deadlock
-            out[t] = 7;  // fault: deadlock
+    while (*flag == 0) {  // fault: either deadlock
+        if (t & 1) {  // fault: either deadlock
+            x ^= 5;  // fault: either deadlock
+            out[t] = 7;  // fault: either deadlock
         } else {
-            x ^= 3;  // fault: deadlock
-            out[t] = 9;  // fault: deadlock
+            x ^= 3;  // fault: either deadlock
+            out[t] = 9;  // fault: either deadlock
         }
     }
     out[t] = x;
-}
-
-// Lanes that wait for a lock change memory in each round; the one that holds it must get to its release all the same.
-// run: grid=1 block=32 args=buf:u32:1:zero,buf:u32:1:zero,buf:u32:1:zero
-extern "C" __global__ void tries_counted(unsigned* lock, unsigned* sum, unsigned* tries) {
-    while (atomicCAS(lock, 0u, 1u) != 0) atomicAdd(tries, 1u);
-    __threadfence();
-    volatile unsigned* total = sum;
-    *total = *total + 1;
-    __threadfence();
-    atomicExch(lock, 0u);
-}
-
-// run: twin=tries_counted grid=1 block=32 args=buf:u32:1:zero,buf:u32:1:zero,buf:u32:1:zero
-extern "C" __global__ void tries_counted_weakly(unsigned* lock, unsigned* sum, unsigned* tries) {
-    while (atomicCAS(lock, 0u, 1u) != 0) atomicAdd(tries, 1u);
-    __threadfence();
-    *sum = *sum + 1;  // fault: global-race a b
-    atomicExch(lock, 0u);
 }

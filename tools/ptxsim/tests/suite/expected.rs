@@ -119,6 +119,11 @@ fn spoken(o: &mut Outcome) -> &mut Outcome {
     blocks.each(1, |x, i| x[3][i]).each(2, |_, _| 1.0)
 }
 
+/// A number after so many steps of a generator.
+fn waited(steps: usize) -> u32 {
+    (0..steps).fold(0u32, |wait, _| wait.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
+}
+
 #[rustfmt::skip]
 pub const EXPECTED: &[(&str, Expectation)] = &[
     // alignment.cu
@@ -133,6 +138,9 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     ("copied_for_itself", |o| o.each(0, |x, i| x[1][i])),
     ("copied_tail", |o| o.each(0, |x, i| if 63 - i < 54 { x[1][63 - i] } else { 0.0 })),
     ("copied_then_masked", |o| o.each(0, |x, i| if (31 - i) % 4 == 3 { 0.0 } else { x[1][31 - i] })),
+    // barrier_counts.cu
+    ("all_and_their_number", |o| o.each(0, |x, i| x[1][mirrored(i, 64)])),
+    ("all_and_their_number_rounded", |o| o.each(0, |x, i| x[1][39 - i])),
     // barriers.cu
     ("tree_sum", |o| o.each(0, |x, i| x[1][i * 128..][..128].iter().sum())),
     ("transpose", |o| o.each(0, |x, i| x[1][i % 128 * 64 + i / 128])),
@@ -178,6 +186,14 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
         x[1][t] + x[1][t..=t + t % 5].iter().sum::<f64>()
     })),
     ("halves_at_a_barrier", |o| o.each(0, |x, i| x[1][i ^ 1])),
+    // endless_loops.cu
+    ("flags_polled_in_turn", |o| o.some(0, [5], |_, _| f64::from(waited(20_000) | 1)).some(1, [0], |_, _| 5.0)),
+    ("steps_end", |o| o.each(1, |_, _| 100_000.0)),
+    // exits.cu
+    ("half_shuffles", |o| o.each(0, |x, i| x[1][i] + x[1][if i % 32 < 16 { i ^ 1 } else { i }])),
+    // The first vote is of 32 lanes, the next of 31.
+    ("lanes_drop_out", |o| o.each(0, |_, i| (0..=i % 32).map(|lane| 32.0 - lane as f64).sum())),
+    ("half_synchronises", |o| o.some(0, 0..16, |_, i| (i ^ 1) as f64).some(0, 48..64, |_, i| (2 * (i - 32)) as f64)),
     // global_races.cu
     ("neighbours", |o| o.each(0, |x, i| x[2][i].powi(2)).each(1, |x, i| x[2][(i + 64) % 256].powi(2))),
     ("block_ids", |o| o.each(0, |_, i| (i / 64) as f64)),
