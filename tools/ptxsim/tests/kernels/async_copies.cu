@@ -157,3 +157,47 @@ extern "C" __global__ void copied_and_masked_at_once(float* out, const float* in
     __syncthreads();
     out[t] = tile[31 - t];
 }
+
+// The source of a copy is its own again behind the wait.
+// run: grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
+extern "C" __global__ void source_used_again(float* out, float* in) {
+    __shared__ float tile[64];
+    unsigned t = threadIdx.x, i = blockIdx.x * 64 + t;
+    in[i] += 1.0f;
+    __syncthreads();
+    COPY_ASYNC(tile + t, in + blockIdx.x * 64 + 63 - t, 4);
+    COPY_COMMIT();
+    COPY_WAIT(0);
+    __syncthreads();
+    in[i] = 0.0f;
+    out[i] = tile[t];
+}
+
+// run: twin=source_used_again grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
+extern "C" __global__ void source_used_again_by_its_thread(float* out, float* in) {
+    __shared__ float tile[64];
+    unsigned t = threadIdx.x, i = blockIdx.x * 64 + t;
+    in[i] += 1.0f;
+    COPY_ASYNC(tile + t, in + i, 4);  // fault: unwaited-copy b
+    COPY_COMMIT();
+    in[i] = 0.0f;  // fault: unwaited-copy a
+    COPY_WAIT(0);
+    __syncthreads();
+    out[i] = tile[63 - t];
+}
+
+// The barrier orders the issue of the copy before the store, and not its reading.
+// run: twin=source_used_again grid=2 block=64 args=buf:f32:128:undef,buf:f32:128:rand
+extern "C" __global__ void source_used_again_behind_a_barrier(float* out, float* in) {
+    __shared__ float tile[64];
+    unsigned t = threadIdx.x, i = blockIdx.x * 64 + t;
+    in[i] += 1.0f;
+    __syncthreads();
+    COPY_ASYNC(tile + t, in + blockIdx.x * 64 + 63 - t, 4);  // fault: unwaited-copy b
+    COPY_COMMIT();
+    __syncthreads();
+    in[i] = 0.0f;  // fault: unwaited-copy a
+    __syncthreads();
+    COPY_WAIT(0);
+    out[i] = tile[t];
+}

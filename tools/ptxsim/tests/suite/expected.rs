@@ -135,6 +135,7 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     ("doubled_half_pairs", |o| o.some(0, 2..66, |x, i| 2.0 * x[0][i])),
     // async_copies.cu
     ("copied", |o| o.each(0, |x, i| x[1][mirrored(i, 64)])),
+    ("source_used_again", |o| o.each(0, |x, i| x[1][mirrored(i, 64)] + 1.0).each(1, |_, _| 0.0)),
     ("copied_for_itself", |o| o.each(0, |x, i| x[1][i])),
     ("copied_tail", |o| o.each(0, |x, i| if 63 - i < 54 { x[1][63 - i] } else { 0.0 })),
     ("copied_then_masked", |o| o.each(0, |x, i| if (31 - i) % 4 == 3 { 0.0 } else { x[1][31 - i] })),
@@ -221,11 +222,12 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     ("spoken_for", spoken),
     ("heard_by_all_lanes", spoken),
     ("heard_in_shared", |o| o.each(0, |_, i| (3 * (i + 32)) as f64)),
-    ("relayed", |o| o.each(0, |x, _| x[3][0]).each(1, |x, _| x[3][0]).each(2, |_, _| 2.0)),
+    ("relayed", |o| o.each(0, |x, _| x[3][0]).each(1, |x, _| x[3][0]).each(2, |_, i| (2 - i) as f64)),
     ("overwritten_last", |o| o.each(0, |_, _| 5.0).each(1, |_, _| 23.0).each(2, |_, i| i as f64)),
+    ("written_together", |o| o.each(0, |_, i| (i / 32) as f64).each(1, |_, _| 8.0)),
     ("grid_meets", |o| {
-        let blocks = o.each(0, |_, _| 264.0).each(1, |_, i| (i * 5 % 4224 * 7 % 4224) as f64);
-        blocks.each(2, |_, i| (i * 7 % 4224) as f64)
+        let blocks = o.each(0, |_, _| 96.0).each(1, |_, i| (i * 5 % 1536 * 7 % 1536) as f64);
+        blocks.each(2, |_, i| (i * 7 % 1536) as f64)
     }),
     // idioms.cu
     ("tile_product", |o| o.each(0, |x, i| (0..16).map(|k| x[1][i / 8 * 16 + k] * x[2][k * 8 + i % 8]).sum())),
