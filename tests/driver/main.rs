@@ -150,22 +150,20 @@ fn kernels_are_checked_and_timed() {
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct ActivationParams {
+struct SiluParams {
     count: u64,
-    activation: u32,
-    unused: u32,
 }
 
-impl Params for ActivationParams {
-    const NAME: &'static str = "ActivationParams";
+impl Params for SiluParams {
+    const NAME: &'static str = "SiluParams";
     const FIELDS: &'static [(&'static str, usize)] = &[];
 }
 
 #[test]
 fn launches_arrive_as_they_were_made() {
     let printed = with_driver(&[], || {
-        let entries = Entries { f16: "activation_forward_f16", bf16: "activation_forward_bf16" };
-        let params = ActivationParams { count: 8, activation: 0, unused: 0 };
+        let entries = Entries { f16: "silu_forward_f16", bf16: "silu_forward_bf16" };
+        let params = SiluParams { count: 8 };
         let pass = |exec: &Exec<'_>| {
             let (x, mut out) = (exec.input([8], &[0.0; 8])?, exec.alloc([8], DType::F16)?);
             let launch = Launch::new(&entries, DType::F16, [6, 5, 4], [16, 8, 2])?.shared(123);
@@ -173,7 +171,7 @@ fn launches_arrive_as_they_were_made() {
         };
         Arena::new().run_once(&card(), pass).unwrap();
     });
-    assert!(printed.is_none_or(|text| text.contains("activation_forward_f16: grid 6 5 4, block 16 8 2, 123 bytes")));
+    assert!(printed.is_none_or(|text| text.contains("silu_forward_f16: grid 6 5 4, block 16 8 2, 123 bytes")));
 }
 
 fn values<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {

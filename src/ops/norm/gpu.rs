@@ -30,6 +30,9 @@ const MOST_CHUNKS: usize = 64;
 /// Blocks of `apply` for each multiprocessor: it holds three at once.
 const APPLY_BLOCKS: usize = 4;
 
+/// Most samples: they are the grid's y.
+const MOST_SAMPLES: u32 = 65_535;
+
 /// Rows of a block of layer norm, a warp each, and the most channels of a row.
 const LAYER_ROWS: u32 = 4;
 const LAYER_CHANNELS: usize = 2048;
@@ -93,7 +96,7 @@ pub(super) fn group_norm(
     let aligned = x.is_aligned() && skip.is_none_or(Tensor::is_aligned);
     let vectors = aligned && x_channels.is_multiple_of(LANES) && channels.is_multiple_of(LANES);
     let (first, second) = if vectors { (&STATISTICS, &APPLY) } else { (&STATISTICS_ANY, &APPLY_ANY) };
-    let batch = size("samples", samples)?;
+    let batch = STATISTICS.size("samples", samples, MOST_SAMPLES)?;
     let (dtype, threads) = (out.dtype(), [GROUP_THREADS, 1, 1]);
 
     // Of each group in each chunk: mean, and sum of squares about it.
