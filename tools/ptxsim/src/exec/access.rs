@@ -246,12 +246,16 @@ impl Core<'_> {
         let tag = self.tag(warp, lane, access, location);
         let (page, offset) = page(&mut self.shared, cursor, location, n)?;
         out.copy_from_slice(&page.data[offset..offset + n]);
-        if let Some(release) = page.flags.get(offset).filter(|_| access.is_strong()) {
-            warp.clock.hear(lane, release, access.strength.acquire);
+        if access.is_strong() {
+            self.idle_polls += 1;
+            if let Some(release) = page.flags.get(offset) {
+                warp.clock.hear(lane, release, access.strength.acquire);
+            }
         }
         page.read_sectors |= 1 << (offset / SECTOR);
         let written = page.is_written(offset, n);
-        let found = page.shadow.read(offset, n, tag, &warp.clock);
+        let order = warp.clock.behind(lane, page.flags.get(offset));
+        let found = page.shadow.read(offset, n, tag, &order);
         if !written {
             self.unwritten(warp, lane, access.site, location.number(), n);
         }
@@ -299,7 +303,8 @@ impl Core<'_> {
                 inside &= !(1 << lane);
                 continue;
             };
-            let Some(conflict) = page.shadow.check_write(offset, access.bytes, tag, &warp.clock) else { continue };
+            let order = warp.clock.behind(lane, page.flags.get(offset));
+            let Some(conflict) = page.shadow.check_write(offset, access.bytes, tag, &order) else { continue };
             // The next copy into a stage: what is wrong, if anything, is that it was read before the copy was waited for.
             if !(access.copies && conflict.with.is_pending() && self.comes_before(warp, conflict.with, tag)) {
                 self.conflict(warp, tag, conflict, true, location);
@@ -325,7 +330,7 @@ impl Core<'_> {
             return;
         }
         let release = if access.is_strong() { warp.clock.release(lane, access.strength, &mut self.time) } else { None };
-        let tag = self.tag(warp, lane, access, location);
+        let tag = self.tag(warp, lane, access, location).released(release.is_some());
         let Some((page, offset)) = page(&mut self.shared, cursor, location, n) else { return };
         let changed = page.data[offset..offset + n] != *value;
         let clash = if changed { page.shadow.clash(offset, n, tag) } else { None };
@@ -357,13 +362,10 @@ impl Core<'_> {
         for lane in lanes(active) {
             let location = locate(op.address.space, addresses[lane]);
             let release = warp.clock.release(lane, access.strength, &mut self.time);
-            let tag = self.tag(warp, lane, access, location);
+            let tag = self.tag(warp, lane, access, location).released(release.is_some());
             let Some((page, offset)) = page(&mut self.shared, &mut cursor, location, n) else { continue };
             let written = page.is_written(offset, n);
             let before = page.load(offset, n);
-            if let Some(heard) = page.flags.get(offset) {
-                warp.clock.hear(lane, heard, true);
-            }
             let flush = |bits: u64| match op.flushes && !location.is_shared() {
                 true => flush(f32::from_bits(bits as u32)).to_bits().into(),
                 false => bits,
@@ -374,11 +376,15 @@ impl Core<'_> {
             page.mark_written(offset, n);
             page.shadow.write(offset, n, tag, &warp.clock);
             page.flags.set(offset, release, true);
+            if let Some(heard) = page.flags.get(offset) {
+                warp.clock.hear(lane, heard, true);
+            }
             page.read_sectors |= 1 << (offset / SECTOR);
             page.written_sectors |= 1 << (offset / SECTOR);
             out[lane] = before;
-            if changed {
-                self.progressed(location.is_shared());
+            match changed {
+                true => self.progressed(location.is_shared()),
+                false => self.idle_polls += 1,
             }
             if !written {
                 self.unwritten(warp, lane, site, location.number(), n);
@@ -428,6 +434,7 @@ impl Core<'_> {
 
 /// What a write conflicts with that another block, on another core, did since [`Core::check_stores`] looked.
 fn since_checked(page: &mut Page, offset: usize, bytes: usize, tag: Tag, warp: &Warp) -> Option<Conflict> {
-    let found = page.shadow.check_write(offset, bytes, tag, &warp.clock);
+    let order = warp.clock.behind(tag.lanes.trailing_zeros() as usize, page.flags.get(offset));
+    let found = page.shadow.check_write(offset, bytes, tag, &order);
     found.filter(|found| found.with.block != tag.block)
 }

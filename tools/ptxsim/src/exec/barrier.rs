@@ -104,7 +104,7 @@ impl Core<'_> {
         let again = active & !*present == 0;
         barrier.arrived += if again { count(active) } else { count(*present | active) - count(*present) };
         *present |= active;
-        barrier.meeting.arrive(&mut warp.clock, active, warp.live, &mut self.time);
+        barrier.meeting.arrive(&mut warp.clock, active, &mut self.time);
         if let BarrierKind::Popc { input, .. } | BarrierKind::And { input, .. } | BarrierKind::Or { input, .. } = kind {
             barrier.holds += (warp.test(input) & active).count_ones();
             barrier.votes += active.count_ones();

@@ -12,6 +12,8 @@ use crate::ir::{LANES, Preset, lanes};
 
 /// Instructions that a warp runs at most before another's turn.
 const LONGEST_TURN: u64 = 512;
+/// Reads of flags, with no write between, after which a block makes way for others: they may be what it waits for.
+const IDLE_POLLS: u32 = 256;
 /// Instructions without any effect after which a block is looked at for endless loops.
 const SUSPICIOUS: u64 = 4_000;
 /// Instructions without any effect on memory, by any thread, that are taken for an endless loop even if registers change.
@@ -33,6 +35,8 @@ pub(crate) struct Core<'g> {
     /// `issued` at the last change of anything.
     active_at: u64,
     last_progress: (u64, u64),
+    /// Strong reads since the block last changed memory.
+    pub idle_polls: u32,
     /// Set by a fault after which going on makes no sense.
     pub broken: bool,
     pub counts: Vec<SiteCounts>,
@@ -89,6 +93,7 @@ impl<'g> Block<'g> {
             events: 0,
             active_at: 0,
             last_progress: (0, 0),
+            idle_polls: 0,
             broken: false,
             counts: vec![SiteCounts::default(); program.insts.len()],
             random,
@@ -128,7 +133,8 @@ impl<'g> Block<'g> {
                 self.report_deadlock("runs on and on while nothing in memory changes");
                 return Outcome::Done;
             }
-            if self.core.issued >= end {
+            if self.core.issued >= end || self.core.idle_polls > IDLE_POLLS {
+                self.core.idle_polls = 0;
                 return Outcome::Paused;
             }
         }
@@ -235,6 +241,7 @@ impl Core<'_> {
 
     /// Memory changed: in this block alone if it was shared memory.
     pub(crate) fn progressed(&mut self, shared: bool) {
+        self.idle_polls = 0;
         if shared {
             self.events += 1;
         } else {

@@ -15,7 +15,7 @@ struct Lane {
     fenced: Fenced,
     /// What flags said, not in force until a fence or barrier.
     heard: Option<Arc<Release>>,
-    /// What is in force already: most flags are read many times.
+    /// What was put in force last.
     told: Option<Arc<Release>>,
 }
 
@@ -40,7 +40,8 @@ impl Clock {
         Clock { block, warp, stamp: 1, known: History::default(), single: None, hands_over }
     }
 
-    fn tick(&mut self, time: &mut u32) {
+    /// Begins a new stamp: accesses from now on can be told from those before.
+    pub(crate) fn tick(&mut self, time: &mut u32) {
         *time += 1;
         self.stamp = *time;
     }
@@ -61,12 +62,12 @@ impl Clock {
 
     /// A barrier among lanes of the warp, of which `live` have not exited.
     pub(crate) fn sync_lanes(&mut self, mask: u32, live: u32, time: &mut u32) {
-        if self.single.is_none() && live & !mask == 0 {
+        if self.single.is_none() && mask == u32::MAX {
             self.known.own.raise_warp(self.warp, self.stamp);
             self.tick(time);
         } else {
             let mut meeting = Meeting::default();
-            meeting.arrive(self, mask, live, time);
+            meeting.arrive(self, mask, time);
             meeting.leave(self, mask, live);
         }
     }
@@ -74,7 +75,7 @@ impl Clock {
     /// A fence of some lanes: what came before can be handed over by flags from now on, and what flags said is in force.
     pub(crate) fn fence(&mut self, active: u32, wide: bool, time: &mut u32) {
         for lane in lanes(active) {
-            self.take_heard(lane);
+            self.take_heard(lane, wide);
             let now = Arc::new(self.now(lane));
             let fenced = &mut self.lane(lane).fenced;
             fenced.near = Some(now.clone());
@@ -85,13 +86,16 @@ impl Clock {
         self.tick(time);
     }
 
-    fn take_heard(&mut self, lane: usize) {
+    /// Puts in force what flags said to a lane; of what other blocks said only if `wide`, the rest waits for a wider fence.
+    fn take_heard(&mut self, lane: usize, wide: bool) {
         let block = self.block;
-        if let Some(single) = &mut self.single {
-            let Lane { known, heard, .. } = &mut single[lane];
-            if let Some(release) = heard.take() {
-                release.tell(block, known);
-            }
+        let Some(single) = &mut self.single else { return };
+        let Lane { known, heard, told, .. } = &mut single[lane];
+        if let Some(release) = heard.as_ref() {
+            release.tell(block, wide, known);
+        }
+        if wide && heard.is_some() {
+            *told = heard.take();
         }
     }
 
@@ -112,13 +116,13 @@ impl Clock {
 
     /// A strong read of a flag by a lane. What it says is in force at once if the read acquires, else from the next fence or barrier.
     pub(crate) fn hear(&mut self, lane: usize, release: &Arc<Release>, acquires: bool) {
+        if self.relies_on(lane, Some(release)) {
+            return; // most flags are read many times
+        }
         let block = self.block;
         let Lane { known, heard, told, .. } = self.lane(lane);
-        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, release)) {
-            return;
-        }
         if acquires {
-            release.tell(block, known);
+            release.tell(block, true, known);
             *told = Some(release.clone());
             return;
         }
@@ -127,6 +131,33 @@ impl Clock {
             Some(heard) => Arc::make_mut(heard).join(release),
             None => *heard = Some(release.clone()),
         }
+    }
+
+    /// The order for an access of a lane to bytes of which `flag` says who made them what they are.
+    pub(crate) fn behind<'c>(&'c self, lane: usize, flag: Option<&Arc<Release>>) -> BehindFlag<'c> {
+        BehindFlag { clock: self, relies: self.relies_on(lane, flag) }
+    }
+
+    /// Whether the last flag that a lane relies on still says what it said.
+    fn relies_on(&self, lane: usize, flag: Option<&Arc<Release>>) -> bool {
+        let told = self.single.as_ref().and_then(|single| single[lane].told.as_ref());
+        told.zip(flag).is_some_and(|(told, flag)| Arc::ptr_eq(told, flag))
+    }
+}
+
+/// The order as a lane sees it that accesses a flag on which it relies: the writes that made the flag's value come before, too.
+pub(crate) struct BehindFlag<'c> {
+    clock: &'c Clock,
+    relies: bool,
+}
+
+impl Order for BehindFlag<'_> {
+    fn is_before(&self, earlier: Tag, now: Tag) -> bool {
+        self.relies && earlier.is_released() || self.clock.is_before(earlier, now)
+    }
+
+    fn may_know_others(&self) -> bool {
+        self.clock.hands_over
     }
 }
 
@@ -162,17 +193,18 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
-    /// The lanes of `mask` arrive; of their warp, `live` have not exited.
-    pub(crate) fn arrive(&mut self, clock: &mut Clock, mask: u32, live: u32, time: &mut u32) {
+    /// The lanes of `mask` arrive.
+    pub(crate) fn arrive(&mut self, clock: &mut Clock, mask: u32, time: &mut u32) {
         self.known.join(&clock.known);
-        if live & !mask == 0 {
+        if mask == u32::MAX {
             self.known.own.raise_warp(clock.warp, clock.stamp);
         } else {
+            // Not of lanes that have exited either: a barrier orders those that take part in it.
             self.known.own.raise_lanes(clock.warp, mask, clock.stamp);
         }
         if clock.single.is_some() {
             for lane in lanes(mask) {
-                clock.take_heard(lane);
+                clock.take_heard(lane, true);
                 let Lane { known, fenced, .. } = clock.lane(lane);
                 self.known.join(known);
                 self.fenced.join(fenced);
@@ -181,7 +213,7 @@ impl Meeting {
         clock.tick(time);
     }
 
-    /// Lanes that waited go on.
+    /// Lanes that waited go on; of their warp, `live` have not exited.
     pub(crate) fn leave(&self, clock: &mut Clock, mask: u32, live: u32) {
         let whole = live & !mask == 0;
         if whole {
@@ -251,8 +283,8 @@ mod tests {
         let written = access(&one, 5);
         one.fence(ALL, true, &mut time);
         let mut meeting = Meeting::default();
-        meeting.arrive(&mut one, ALL, ALL, &mut time);
-        meeting.arrive(&mut two, ALL, ALL, &mut time);
+        meeting.arrive(&mut one, ALL, &mut time);
+        meeting.arrive(&mut two, ALL, &mut time);
         meeting.leave(&mut two, ALL, ALL);
         let release = Arc::new(two.release(0, Strength::default(), &mut time).unwrap());
         let mut reader = Clock::new(9, 0, true);

@@ -101,6 +101,7 @@ impl Core<'_> {
             let version = cursor.at(from, source_bytes as u64).map_or(0, |(page, at)| page.version(at, source_bytes));
             warp.copies.issue(Copy { lane: lane as u32, group: 0, to, from, bytes: n, source_bytes, version, tag });
         }
+        warp.clock.tick(&mut self.time); // what is written from now on is written while the copy may read
     }
 
     /// The active lanes that read no more bytes than they copy; reports the others, for which nothing is defined (PTX ISA, cp.async).

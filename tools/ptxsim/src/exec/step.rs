@@ -213,7 +213,6 @@ impl Core<'_> {
             Op::CopyWait { newest } => self.copy_wait(warp, active, *newest),
             Op::Fence { wide } => {
                 warp.clock.fence(active, *wide, &mut self.time);
-                self.event();
             }
             Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::MoveMatrix { .. } | Op::Mma { .. } => {
                 if self.whole(warp, active, site) {

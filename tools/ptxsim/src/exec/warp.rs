@@ -119,7 +119,7 @@ pub(crate) struct Warp {
     free_joins: Vec<usize>,
     /// Of lanes that go round in loops while nothing happens.
     rounds: Vec<Rounds>,
-    /// Strong reads and atomics since lanes at joins were last let go.
+    /// Strong reads and atomics since lanes at joins were last let go, whether any loop waits for them or not.
     pub polls: u32,
     /// Fragment that runs.
     pub current: usize,

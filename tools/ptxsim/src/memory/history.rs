@@ -201,14 +201,16 @@ impl Release {
         }
     }
 
-    /// Adds to `known` what a thread of `block` may rely on.
-    pub(crate) fn tell(&self, block: u32, known: &mut History) {
-        let near = self.near.iter().filter(|(of, _)| *of == block).map(|(_, all)| all);
-        for all in near.chain([&self.wide]) {
+    /// Adds to `known` what a thread of `block` may rely on; of what other blocks released, only if its own fence is `wide`.
+    pub(crate) fn tell(&self, block: u32, wide: bool, known: &mut History) {
+        let near = self.near.iter().filter(|(of, _)| *of == block).map(|(_, all)| (all, true));
+        for (all, others_too) in near.chain([(&self.wide, wide)]) {
             if let Some(own) = all.get(block) {
                 known.own.join(own);
             }
-            known.others.join(all);
+            if others_too {
+                known.others.join(all);
+            }
         }
     }
 }
@@ -289,7 +291,7 @@ mod tests {
         let knows = |flags: &Flags, block: u32| {
             let mut known = History::default();
             if let Some(release) = flags.get(0) {
-                release.tell(block, &mut known);
+                release.tell(block, true, &mut known);
             }
             [1, 2].map(|of| {
                 if of == block { known.own.cover(0, 1, 1) } else { known.others.get(of).is_some_and(|t| t.cover(0, 1, 1)) }

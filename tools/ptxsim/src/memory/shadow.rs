@@ -32,6 +32,8 @@ const NARROW: u32 = 8;
 const VOLATILE: u32 = 16;
 /// A strong write kept among the reads: another strong write came after it, in no order.
 const WROTE: u32 = 32;
+/// A strong write that hands over what came before it: whoever relies on that comes after the write itself, too.
+const RELEASED: u32 = 64;
 /// Sites that a tag can tell apart.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
@@ -49,6 +51,15 @@ impl Tag {
     pub(crate) fn pending(mut self) -> Tag {
         self.what |= PENDING;
         self
+    }
+
+    pub(crate) fn released(mut self, released: bool) -> Tag {
+        self.what |= if released { RELEASED } else { 0 };
+        self
+    }
+
+    pub(crate) fn is_released(self) -> bool {
+        self.what & RELEASED != 0
     }
 
     pub(crate) fn is_pending(self) -> bool {

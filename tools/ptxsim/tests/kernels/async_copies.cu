@@ -201,3 +201,17 @@ extern "C" __global__ void source_used_again_behind_a_barrier(float* out, float*
     COPY_WAIT(0);
     out[i] = tile[t];
 }
+
+// run: twin=source_used_again grid=1 block=32 args=buf:f32:128:undef,buf:f32:32:undef
+extern "C" __global__ void source_written_in_a_loop_of_copies(float* out, float* staging) {
+    __shared__ float tile[128];
+    unsigned t = threadIdx.x;
+#pragma unroll 1
+    for (unsigned k = 0; k < 4; ++k) {
+        staging[t] = k;                               // fault: unwaited-copy a
+        COPY_ASYNC(tile + 32 * k + t, staging + t, 4);  // fault: unwaited-copy b
+        COPY_COMMIT();
+    }
+    COPY_WAIT(0);
+    for (unsigned k = 0; k < 4; ++k) out[32 * k + t] = tile[32 * k + t];
+}

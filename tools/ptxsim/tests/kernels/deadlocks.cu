@@ -121,3 +121,13 @@ extern "C" __global__ void lock_with_tries(unsigned* lock, unsigned* sum, unsign
     atomicExch(lock, 0u);
     tries[threadIdx.x] = n;
 }
+
+// A fence in the loop is no progress.
+// run: twin=flag_set grid=1 block=32 args=buf:u32:1:zero,buf:u32:1:undef
+extern "C" __global__ void flag_never_set_and_fences(volatile unsigned* flag, unsigned* out) {
+    // The fence or the branch behind it: where the loop is when it is given up.
+    while (*flag == 0) {  // fault: either deadlock
+        __threadfence();  // fault: either deadlock
+    }
+    if (threadIdx.x == 0) *out = 1;
+}

@@ -80,3 +80,26 @@ extern "C" __global__ void half_forgets_to_synchronise(unsigned* out, const unsi
         out[t] = slot[value ^ 1];  // fault: shared-race b
     }
 }
+
+// Lanes leave something behind and exit: a barrier of those that stay does not wait for it.
+// run: grid=1 block=32 args=buf:u32:16:undef
+extern "C" __global__ void left_behind_a_barrier(unsigned* out) {
+    __shared__ unsigned values[16];
+    unsigned t = threadIdx.x;
+    if (t < 16) values[t] = 5 * t;
+    __syncwarp();
+    if (t < 16) return;
+    out[t - 16] = values[31 - t];
+}
+
+// run: twin=left_behind_a_barrier grid=1 block=32 args=buf:u32:16:undef
+extern "C" __global__ void left_by_lanes_that_exit(unsigned* out) {
+    __shared__ unsigned values[16];
+    unsigned t = threadIdx.x;
+    if (t < 16) {
+        values[t] = 5 * t;  // fault: shared-race a
+        return;
+    }
+    __syncwarp(0xFFFF0000u);
+    out[t - 16] = values[31 - t];  // fault: shared-race b
+}

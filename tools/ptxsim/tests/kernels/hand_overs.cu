@@ -279,3 +279,68 @@ extern "C" __global__ void written_together_to_one_place(unsigned* out, unsigned
     __syncwarp();
     out[threadIdx.x] = blockIdx.x;  // fault: global-race a b
 }
+
+// The last block of a reduction sets the counter back for the next launch. Its own atomic has seen all others.
+// run: grid=6 block=32 args=buf:u32:1:undef,buf:u32:6:undef,buf:u32:1:zero
+extern "C" __global__ void counter_set_back(unsigned* out, unsigned* part, unsigned* counter) {
+    if (threadIdx.x != 0) return;
+    part[blockIdx.x] = blockIdx.x;
+    __threadfence();
+    if (atomicAdd(counter, 1u) != gridDim.x - 1) return;
+    unsigned sum = 0;
+    for (unsigned k = 0; k < gridDim.x; ++k) sum += part[k];
+    *out = sum;
+    *counter = 0;
+}
+
+// One that does not wait for the others sets it back.
+// run: twin=counter_set_back grid=6 block=32 args=buf:u32:6:undef,buf:u32:6:undef,buf:u32:1:zero
+extern "C" __global__ void counter_set_back_by_all(unsigned* out, unsigned* part, unsigned* counter) {
+    if (threadIdx.x != 0) return;
+    part[blockIdx.x] = blockIdx.x;
+    __threadfence();
+    atomicAdd(counter, 1u);  // fault: either global-race a b
+    out[blockIdx.x] = part[blockIdx.x];
+    *counter = 0;  // fault: global-race a b
+}
+
+// A fence of the block makes nothing of what another block said.
+// run: twin=spoken_for grid=3 block=32 args=buf:f32:96:undef,buf:f32:32:undef,buf:u32:1:zero,buf:f32:32:rand
+extern "C" __global__ void heard_through_a_block_fence(float* out, float* message, unsigned* flag, const float* in) {
+    unsigned t = threadIdx.x;
+    if (blockIdx.x == 0) {
+        message[t] = in[t];  // fault: global-race a
+        __syncwarp();
+        __threadfence();
+        if (t == 0) *reinterpret_cast<volatile unsigned*>(flag) = 1;
+        out[t] = in[t];
+    } else {
+        while (*reinterpret_cast<volatile unsigned*>(flag) == 0) {
+        }
+        __threadfence_block();
+        out[blockIdx.x * 32 + t] = message[31 - t];  // fault: global-race b
+    }
+}
+
+// A semaphore of CUTLASS: blocks add up in order, here the last one first, and all wait in barriers.
+// run: grid=24 block=64 args=buf:u32:64:zero,buf:u32:1:zero
+extern "C" __global__ void added_in_order(unsigned* sum, unsigned* turn) {
+    unsigned wanted = gridDim.x - 1 - blockIdx.x, state = ~0u;
+    while (__syncthreads_and(state != wanted)) {
+        if (threadIdx.x == 0) asm volatile("ld.global.acquire.gpu.b32 %0, [%1];" : "=r"(state) : "l"(turn) : "memory");
+    }
+    sum[threadIdx.x] = 3 * sum[threadIdx.x] % 1009 + blockIdx.x;
+    __syncthreads();
+    if (threadIdx.x == 0) asm volatile("st.global.release.gpu.b32 [%0], %1;" ::"l"(turn), "r"(wanted + 1) : "memory");
+}
+
+// The turn is given on before the other threads are done.
+// run: twin=added_in_order grid=24 block=64 args=buf:u32:64:zero,buf:u32:1:zero
+extern "C" __global__ void added_while_others_add(unsigned* sum, unsigned* turn) {
+    unsigned wanted = gridDim.x - 1 - blockIdx.x, state = ~0u;
+    while (__syncthreads_and(state != wanted)) {
+        if (threadIdx.x == 0) asm volatile("ld.global.acquire.gpu.b32 %0, [%1];" : "=r"(state) : "l"(turn) : "memory");
+    }
+    sum[threadIdx.x] = 3 * sum[threadIdx.x] % 1009 + blockIdx.x;  // fault: global-race a b
+    if (threadIdx.x == 0) asm volatile("st.global.release.gpu.b32 [%0], %1;" ::"l"(turn), "r"(wanted + 1) : "memory");
+}

@@ -224,6 +224,12 @@ pub const EXPECTED: &[(&str, Expectation)] = &[
     ("heard_in_shared", |o| o.each(0, |_, i| (3 * (i + 32)) as f64)),
     ("relayed", |o| o.each(0, |x, _| x[3][0]).each(1, |x, _| x[3][0]).each(2, |_, i| (2 - i) as f64)),
     ("overwritten_last", |o| o.each(0, |_, _| 5.0).each(1, |_, _| 23.0).each(2, |_, i| i as f64)),
+    ("added_in_order", |o| {
+        let sum = (0..24).rev().fold(0, |sum, block| 3 * sum % 1009 + block);
+        o.each(0, |_, _| f64::from(sum)).each(1, |_, _| 24.0)
+    }),
+    ("left_behind_a_barrier", |o| o.each(0, |_, i| (5 * (15 - i)) as f64)),
+    ("counter_set_back", |o| o.each(0, |_, _| 15.0).each(1, |_, i| i as f64).each(2, |_, _| 0.0)),
     ("written_together", |o| o.each(0, |_, i| (i / 32) as f64).each(1, |_, _| 8.0)),
     ("grid_meets", |o| {
         let blocks = o.each(0, |_, _| 96.0).each(1, |_, i| (i * 5 % 1536 * 7 % 1536) as f64);
