@@ -120,6 +120,7 @@ __device__ inline void load(const T* from, float (&x)[N]) {
 // Parameters: f32, whatever the storage. N is 1 or a multiple of 4.
 template <int N>
 __device__ inline void load(const float* from, float (&x)[N]) {
+    static_assert(N == 1 || N % 4 == 0);
     if constexpr (N == 1) {
         x[0] = *from;
     } else {

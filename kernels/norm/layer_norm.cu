@@ -8,7 +8,7 @@
 //   layer_norm_forward_{f16,bf16}      128     ceil(rows / 4)    0     C a multiple of 8, at most 2048; pointers of 16 bytes
 //   layer_norm_forward_any_{f16,bf16}  256     rows              64    every C
 // The first gives a warp a row and keeps it in registers. The second gives a block a row and reads it three times, out of L1 but
-// for the first (62 and 32 registers); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
+// for the first (62 and 32 registers; 62 and 40 on sm_89); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
 //
 // Moves 4 bytes an element for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured:
 // not yet.
@@ -26,9 +26,12 @@ struct LayerNormParams {
 };
 PARAMS_LAYOUT(LayerNormParams, rows, channels, eps)
 
+// What is summed over a row, one after the other.
+enum Statistic { MEAN, VARIANCE, STATISTICS };
+
 // Of `any`.
 struct LayerNormShared {
-    float sums[2][ANY_WARPS];  // of each pass, by warp
+    float sums[STATISTICS][ANY_WARPS];  // by warp
 };
 
 // ---- Where a row is -------------------------------------------------------------------------------------------------
@@ -61,7 +64,7 @@ struct WarpRow {
     }
 
     // Over the threads of the row.
-    __device__ float sum(float x, int) const { return warp_reduce<Sum>(x); }
+    __device__ float sum(float x, Statistic) const { return warp_reduce<Sum>(x); }
 
 private:
     __device__ static uint32_t channel(int v) { return threadIdx.x % WARP * N + v * WARP * N; }
@@ -84,7 +87,7 @@ struct BlockRow {
         }
     }
 
-    __device__ float sum(float x, int pass) const { return block_reduce<Sum>(x, shared.sums[pass]); }
+    __device__ float sum(float x, Statistic of) const { return block_reduce<Sum>(x, shared.sums[of]); }
 };
 
 // ---- The formula ----------------------------------------------------------------------------------------------------
@@ -97,12 +100,12 @@ __device__ inline void layer_norm(const ROW& row, T* y, const float* weight, con
 #pragma unroll
         for (int i = 0; i < N; ++i) sum += x[i];
     });
-    const float mean = row.sum(sum, 0) / p.channels;
+    const float mean = row.sum(sum, MEAN) / p.channels;
     row.for_each([&](const float(&x)[N], uint32_t) {
 #pragma unroll
         for (int i = 0; i < N; ++i) squares = fmaf(x[i] - mean, x[i] - mean, squares);
     });
-    const float factor = rsqrt_approx(row.sum(squares, 1) / p.channels + p.eps);
+    const float factor = rsqrt_approx(row.sum(squares, VARIANCE) / p.channels + p.eps);
     row.for_each([&](float(&x)[N], uint32_t channel) {
         float w[N], b[N];
         load(weight + channel, w);
@@ -113,23 +116,23 @@ __device__ inline void layer_norm(const ROW& row, T* y, const float* weight, con
     });
 }
 
-#define LAYER_NORM(T)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                     \
+#define LAYER_NORM(T)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                      \
         layer_norm_forward_##T(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {     \
-        const uint32_t row = blockIdx.x * ROWS + threadIdx.x / WARP;                                             \
-        if (row >= p.rows) return;                                                                               \
-        const uint64_t start = static_cast<uint64_t>(row) * p.channels;                                          \
-        layer_norm(WarpRow<T>(x + start, p.channels), y + start, weight, bias, p);                               \
-    }                                                                                                            \
-    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                    \
+        const uint32_t row = blockIdx.x * ROWS + threadIdx.x / WARP;                                              \
+        if (row >= p.rows) return;                                                                                \
+        const uint64_t start = static_cast<uint64_t>(row) * p.channels;                                           \
+        layer_norm(WarpRow<T>(x + start, p.channels), y + start, weight, bias, p);                                \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                     \
         layer_norm_forward_any_##T(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) { \
-        __shared__ LayerNormShared shared;                                                                       \
-        const uint64_t start = static_cast<uint64_t>(blockIdx.x) * p.channels;                                   \
-        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                              \
-            layer_norm(BlockRow<T, LANES<T>>{x + start, p.channels, shared}, y + start, weight, bias, p);        \
-        } else {                                                                                                 \
-            layer_norm(BlockRow<T, 1>{x + start, p.channels, shared}, y + start, weight, bias, p);               \
-        }                                                                                                        \
+        __shared__ LayerNormShared shared;                                                                        \
+        const uint64_t start = static_cast<uint64_t>(blockIdx.x) * p.channels;                                    \
+        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                               \
+            layer_norm(BlockRow<T, LANES<T>>{x + start, p.channels, shared}, y + start, weight, bias, p);         \
+        } else {                                                                                                  \
+            layer_norm(BlockRow<T, 1>{x + start, p.channels, shared}, y + start, weight, bias, p);                \
+        }                                                                                                         \
     }
 
 LAYER_NORM(f16)

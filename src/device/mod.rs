@@ -39,6 +39,7 @@ pub use gpu::{Gpu, Graph};
 pub use launch::{Entries, Launch, Params};
 pub(crate) use launch::{MOST, entries, params};
 pub use survey::{Card, CudaState, Host, KernelState, Survey, Use};
+pub(crate) use tensor::LANES;
 pub use tensor::Tensor;
 
 use crate::tensor::DType;

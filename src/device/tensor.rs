@@ -7,6 +7,9 @@ use crate::Result;
 use crate::tensor::{DType, Shape};
 use std::fmt;
 
+/// Elements of a GPU's 16-byte vector, in either of its storage types.
+pub(crate) const LANES: usize = 8;
+
 /// Where values lie.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {

@@ -9,23 +9,31 @@ pub struct RowsCase {
     pub rows: usize,
     /// Elements of a row.
     pub width: usize,
-    /// Floating-point operations, and elements read and written, for each element of the result.
-    costs: [u64; 2],
+    cost: ElementCost,
+}
+
+/// What an element of the result costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ElementCost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Elements read and written.
+    pub moved: u64,
 }
 
 impl RowsCase {
-    pub(super) fn new(name: impl Into<String>, rows: usize, width: usize, costs: [u64; 2]) -> RowsCase {
-        RowsCase { name: name.into(), rows, width, costs }
+    pub(super) fn new(name: impl Into<String>, rows: usize, width: usize, cost: ElementCost) -> RowsCase {
+        RowsCase { name: name.into(), rows, width, cost }
     }
 
     /// Floating-point operations.
     pub fn flops(&self) -> u64 {
-        self.costs[0] * self.elements()
+        self.cost.flops * self.elements()
     }
 
     /// Bytes of elements of `size` bytes that are read and written once.
     pub fn bytes(&self, size: usize) -> u64 {
-        self.costs[1] * size as u64 * self.elements()
+        self.cost.moved * size as u64 * self.elements()
     }
 
     fn elements(&self) -> u64 {

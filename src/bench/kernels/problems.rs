@@ -7,8 +7,10 @@ use crate::ops::norm::{self, GroupCase, Norm};
 use crate::ops::{RowsCase, elementwise, embed, softmax};
 use crate::tensor::{DType, HostTensor};
 use half::{bf16, f16};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Weak};
 
 /// An operation with its inputs.
 pub(super) type Pass = Box<dyn for<'e, 'p> Fn(&'e Exec<'p>) -> Result<Tensor<'e>> + Send + Sync>;
@@ -201,16 +203,26 @@ fn sum(case: RowsCase) -> Problem {
     })
 }
 
+/// All sets of a GPU share the tables, which are many times what a set touches: the ids decide which rows those are.
 fn embedding(case: embed::Case) -> Problem {
     let embed::Case { name, batch, length, vocabulary, width } = case;
-    let make = move |device: &Device, noise: &mut Noise| {
+    let prepare = move |device: &Device, noise: &mut Noise| {
         let (tokens, positions) = (noise.stored(vocabulary * width), noise.stored(length * width));
         let (tokens, positions) = (weight(&[vocabulary, width], &tokens), weight(&[length, width], &positions));
-        let tables = embed::Embedding::prepare(device, tokens, positions)?;
+        embed::Embedding::prepare(device, tokens, positions).map(Arc::new)
+    };
+    let shared = RefCell::new(Weak::new());
+    let make = move |device: &Device, noise: &mut Noise| {
+        let mut tables_noise = Noise::new(0, noise.storage);
         let ids: Vec<u32> = (0..batch * length).map(|_| ((noise.next() >> 40) % vocabulary as u64) as u32).collect();
         if let Device::Cpu(_) = device {
+            let tables = prepare(device, &mut tables_noise)?;
             return Ok(pass(move |exec| embed::embed(exec, &tables, &ids, length)));
         }
+        // Of one device at a time: its passes are gone before those of the next are made.
+        let alive = shared.borrow().upgrade();
+        let tables = alive.map_or_else(|| prepare(device, &mut tables_noise), Ok)?;
+        *shared.borrow_mut() = Arc::downgrade(&tables);
         let ids = Buffer::from_u32(device, [batch, length], &ids)?;
         Ok(pass(move |exec| embed::embed_buffer(exec, &tables, &ids)))
     };

@@ -1,10 +1,10 @@
 //! Sums of Stable Diffusion, for benches and tests.
 
-use crate::ops::RowsCase;
+use crate::ops::cases::{ElementCost, RowsCase};
 
 /// Sums of two activations of SD 1.5's U-Net at 512 x 512, for one image with guidance and for eight.
 pub fn cases() -> Vec<RowsCase> {
-    let case = |name, rows, width| RowsCase::new(name, rows, width, [1, 3]);
+    let case = |name, rows, width| RowsCase::new(name, rows, width, ElementCost { flops: 1, moved: 3 });
     vec![
         case("8x8 batch 2", 2 * 64, 1280),
         case("32x32 batch 2", 2 * 1024, 640),

@@ -1,7 +1,7 @@
 //! Element by element, on a GPU: `kernels/elementwise/`.
 
 use crate::Result;
-use crate::device::{Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
+use crate::device::{Entries, Exec, Gpu, LANES, Launch, MOST, Tensor, entries, params};
 
 const ADD: Entries = entries!("add_forward");
 const SILU: Entries = entries!("silu_forward");
@@ -12,14 +12,11 @@ const GEGLU: Entries = entries!("geglu_forward");
 /// Threads of a block of every kernel that maps (`MAP_THREADS`).
 const THREADS: u32 = 256;
 
-/// Blocks that a multiprocessor holds at once: 2048 threads.
+/// Blocks that a multiprocessor of an A100 or H100 holds at once: 2048 threads (1536 elsewhere).
 const RESIDENT: u32 = 2048 / THREADS;
 
 /// Widest row that GEGLU makes: the kernel adds up twice that in 32 bits.
 const MOST_GEGLU: u32 = (1 << 30) - 1;
-
-/// Elements of a vector.
-const LANES: usize = 8;
 
 params! {
     pub(crate) struct AddParams {

@@ -3,12 +3,9 @@
 use super::layer::Packed;
 use crate::Result;
 use crate::device::cpu::gemm::Activation;
-use crate::device::{Buffer, Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
+use crate::device::{Buffer, Entries, Exec, Gpu, LANES, Launch, MOST, Tensor, entries, params};
 use crate::ops::elementwise::gpu::{add_to, geglu};
 use crate::tensor::{DType, Shape};
-
-/// Elements of a vector, in which all but one of the kernels read.
-const LANES: usize = 8;
 
 /// Longest sum: the kernels keep the offset of a row of a tile in 32 bits, in bytes.
 const MOST_K: u32 = (1 << 23) - 1;

@@ -91,13 +91,12 @@ impl Data {
     }
 }
 
-/// The normal distribution function, by the trapezoid rule on its density: exact to 1e-13.
+/// The normal distribution function, by Simpson's rule on its density: exact to 1e-13.
 fn normal(x: f64) -> f64 {
     let x = x.clamp(-20.0, 20.0);
     let steps = 2000;
     let h = x.abs() / f64::from(steps);
     let density = |i: i32| (-0.5 * (h * f64::from(i)).powi(2)).exp();
-    // Simpson's rule.
     let inner: f64 = (1..steps).map(|i| density(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
     let area = (density(0) + inner + density(steps)) * h / 3.0 / (2.0 * std::f64::consts::PI).sqrt();
     if x < 0.0 { 0.5 - area } else { 0.5 + area }

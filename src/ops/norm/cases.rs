@@ -1,6 +1,6 @@
 //! Normalisations of Stable Diffusion, for benches and tests.
 
-use crate::ops::RowsCase;
+use crate::ops::cases::{ElementCost, RowsCase};
 
 /// A group norm and what it meets.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ pub fn group_cases() -> Vec<GroupCase> {
 
 /// Layer norms of SD 1.5 at 512 x 512: of the U-Net's transformers and of the text encoder.
 pub fn layer_cases() -> Vec<RowsCase> {
-    let case = |name, rows, width| RowsCase::new(name, rows, width, [6, 2]);
+    let case = |name, rows, width| RowsCase::new(name, rows, width, ElementCost { flops: 6, moved: 2 });
     const UNET: [(&str, usize, usize); 4] = [("64x64", 4096, 320), ("32x32", 1024, 640), ("16x16", 256, 1280), ("8x8", 64, 1280)];
     let unet = BATCHES
         .into_iter()

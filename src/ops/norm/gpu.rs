@@ -2,7 +2,7 @@
 
 use super::Norm;
 use crate::Result;
-use crate::device::{Entries, Exec, Gpu, Launch, MOST, Tensor, entries, params};
+use crate::device::{Entries, Exec, Gpu, LANES, Launch, MOST, Tensor, entries, params};
 use crate::tensor::DType;
 
 const STATISTICS: Entries = entries!("group_norm_statistics");
@@ -11,9 +11,6 @@ const APPLY: Entries = entries!("group_norm_apply");
 const APPLY_ANY: Entries = entries!("group_norm_apply_any");
 const LAYER: Entries = entries!("layer_norm_forward");
 const LAYER_ANY: Entries = entries!("layer_norm_forward_any");
-
-/// Channels of a vector.
-const LANES: usize = 8;
 
 /// Threads of a block of both kernels of group norm.
 const GROUP_THREADS: u32 = 320;

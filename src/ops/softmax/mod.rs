@@ -8,7 +8,7 @@ pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
-use super::RowsCase;
+use super::cases::{ElementCost, RowsCase};
 use crate::device::{Cost, Device, Exec, Tensor};
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ pub fn softmax<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, scale: f32) -> Result<Ten
 /// Rows of scores, in SD 1.5 at 512 x 512 with a batch of two and in the text encoder, and of similarities to a text memory: the same
 /// list serves tests and benches.
 pub fn cases() -> Vec<RowsCase> {
-    let case = |name, rows, width| RowsCase::new(name, rows, width, [5, 2]);
+    let case = |name, rows, width| RowsCase::new(name, rows, width, ElementCost { flops: 5, moved: 2 });
     vec![
         case("cross 64x64", 2 * 8 * 4096, 77),
         case("self 16x16", 2 * 8 * 256, 256),

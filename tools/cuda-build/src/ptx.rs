@@ -61,7 +61,7 @@ fn without_path_hash(text: &str) -> String {
     result
 }
 
-/// `.file 1 "/work/kernels/a.cu"` becomes `.file 1 "kernels/a.cu"`.
+/// `.file 1 "/home/me/tree/kernels/a.cu"` becomes `.file 1 "kernels/a.cu"`.
 fn file_line(line: &str, root: &Path, toolkits: &[String]) -> String {
     let Some((start, rest)) = line.split_once('"') else { return line.to_owned() };
     let Some((name, end)) = rest.split_once('"') else { return line.to_owned() };
@@ -119,16 +119,16 @@ mod tests {
 
     #[test]
     fn file_names_are_relative() {
-        let text = "\t.file\t1 \"/work/tree/kernels/gemm/gemm_nt.cu\"\n\
+        let text = "\t.file\t1 \"/home/me/tree/kernels/gemm/gemm_nt.cu\"\n\
                     \t.file\t2 \"/opt/cuda/bin/..//targets/x86_64-linux/include/cuda_fp16.hpp\"\n\
-                    \t.file\t3 \"/work/tree/.cuda/bin/..//include/cccl/cuda/std/array\", 17, 4\n\
+                    \t.file\t3 \"/home/me/tree/.cuda/bin/..//include/cccl/cuda/std/array\", 17, 4\n\
                     \t.file\t4 \"/usr/include/math.h\"\n";
-        let toolkits = ["/opt/cuda".to_owned(), "/work/tree/.cuda".to_owned()];
+        let toolkits = ["/opt/cuda".to_owned(), "/home/me/tree/.cuda".to_owned()];
         let expected = "\t.file\t1 \"kernels/gemm/gemm_nt.cu\"\n\
                         \t.file\t2 \"cuda/include/cuda_fp16.hpp\"\n\
                         \t.file\t3 \"cuda/include/cccl/cuda/std/array\", 17, 4\n\
                         \t.file\t4 \"/usr/include/math.h\"\n";
-        assert_eq!(portable(text, Path::new("/work/tree"), &toolkits), expected);
+        assert_eq!(portable(text, Path::new("/home/me/tree"), &toolkits), expected);
     }
 
     #[test]
