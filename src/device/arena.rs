@@ -75,14 +75,16 @@ impl Plan {
     pub(crate) const GUARD_BYTE: u8 = 0xFF;
 
     /// The same pass, with memory for every tensor that no other gets, and guards round it: whatever leaves its tensor leaves traces.
-    pub(crate) fn guarded(mut self) -> Plan {
+    pub(crate) fn guarded(&self) -> Plan {
         let mut end = 0;
-        for (offset, bytes) in self.offsets.iter_mut().zip(births(&self.events)) {
-            *offset = (end + Plan::GUARD).next_multiple_of(DEVICE_ALIGN);
-            end = *offset + bytes;
-        }
-        self.peak = (end + Plan::GUARD).next_multiple_of(DEVICE_ALIGN);
-        self
+        let place = |bytes: usize| {
+            let offset = (end + Plan::GUARD).next_multiple_of(DEVICE_ALIGN);
+            end = offset + bytes;
+            offset
+        };
+        let offsets = births(&self.events).map(place).collect();
+        let peak = (end + Plan::GUARD).next_multiple_of(DEVICE_ALIGN);
+        Plan { events: self.events.clone(), offsets, peak, ops: self.ops.clone(), launches: self.launches.clone() }
     }
 
     /// Looks at the guards in `arena`, the memory after a run of a guarded plan.

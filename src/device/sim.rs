@@ -3,11 +3,12 @@
 
 use super::backend::{Backend, Capability, EventHandle, Geometry, GraphHandle, KernelHandle, MemoryInfo};
 use super::cpu::parallel::Line;
-use super::kernels::{Choice, KernelFile};
+use super::kernels::{self, Choice, KernelFile};
 use super::lock;
 use super::signature::Signature;
 use crate::{Error, Result};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -160,16 +161,34 @@ impl Sim {
     }
 }
 
-/// The PTX of a file: the embedded one, or if the variable `SYNTIC_SIM_PTX` names a folder, the one there, so that a kernel can be changed
-/// and tried, by a person or by tools/mutate-barriers, without building the program anew.
+/// The PTX of a file: the one of the folder that the variable `SYNTIC_SIM_PTX` names, so that a kernel can be changed and tried, by a person
+/// or by tools/mutate-barriers, without building the program anew; the embedded one if that folder lacks it or there is no such folder.
 fn parse(file: &KernelFile) -> std::result::Result<ptxsim::Module, String> {
-    let name = format!("{}.ptx", file.name);
-    let Some(folder) = std::env::var_os("SYNTIC_SIM_PTX") else {
-        return ptxsim::Module::parse(file.ptx, &name).map_err(|e| e.to_string());
+    match std::env::var_os("SYNTIC_SIM_PTX") {
+        Some(folder) => parse_in(Path::new(&folder), file),
+        None => ptxsim::Module::parse(file.ptx, &ptx_name(file)).map_err(|e| e.to_string()),
+    }
+}
+
+/// The PTX of `folder`, or the embedded one. A folder without any of the files is no folder of PTX.
+fn parse_in(folder: &Path, file: &KernelFile) -> std::result::Result<ptxsim::Module, String> {
+    let path = folder.join(ptx_name(file));
+    let problem = match std::fs::read_to_string(&path) {
+        Ok(ptx) => return ptxsim::Module::parse(&ptx, &path.to_string_lossy()).map_err(|e| e.to_string()),
+        Err(e) if e.kind() == ErrorKind::NotFound => e,
+        Err(e) => return Err(format!("{}: {e} (SYNTIC_SIM_PTX)", path.display())),
     };
-    let path = Path::new(&folder).join(name);
-    let ptx = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e} (SYNTIC_SIM_PTX)", path.display()))?;
-    ptxsim::Module::parse(&ptx, &path.to_string_lossy()).map_err(|e| e.to_string())
+    if kernels::files().iter().any(|file| folder.join(ptx_name(file)).is_file()) {
+        return ptxsim::Module::parse(file.ptx, &ptx_name(file)).map_err(|e| e.to_string());
+    }
+    Err(format!(
+        "{}: {problem}, nor has SYNTIC_SIM_PTX the PTX of any other kernel; it is a folder of <family>/<op>.ptx",
+        path.display()
+    ))
+}
+
+fn ptx_name(file: &KernelFile) -> String {
+    format!("{}.ptx", file.name)
 }
 
 impl Backend for Sim {
@@ -297,5 +316,31 @@ impl Backend for Sim {
 
     fn drop_graph(&self, graph: GraphHandle) {
         lock(&self.graphs).things.remove(&graph.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_ptx_need_not_have_every_file() {
+        let [one, .., other] = kernels::files() else { panic!() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(ptx_name(one));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let problem = |file| parse_in(folder.path(), file).map(drop).unwrap_err();
+        // A folder of something else, or a name that was mistyped.
+        for file in [one, other] {
+            assert!(problem(file).contains(file.name) && problem(file).contains("any other kernel"), "{}", problem(file));
+        }
+        std::fs::write(&path, one.ptx).unwrap();
+        for file in [one, other] {
+            parse_in(folder.path(), file).unwrap().kernel(file.entries[0].name).unwrap();
+        }
+        // It is the folder's file that counts.
+        std::fs::write(&path, "no PTX").unwrap();
+        assert!(problem(one).contains(&*path.to_string_lossy()), "{}", problem(one));
+        parse_in(folder.path(), other).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use crate::ops::elementwise::{add, repeat_batch, select_positions, timestep_embe
 use crate::ops::gemm::{self, Linear, linear};
 use crate::ops::norm::{Norm, group_norm, layer_norm};
 use crate::ops::softmax::softmax;
-use crate::ops::testing::{gpus, keep, try_run};
+use crate::ops::testing::{cpus, gpus, keep, try_run};
 use crate::tensor::{HostTensor, Shape};
 use passes::{quarters, read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -113,6 +113,18 @@ fn undefined_values_are_found() {
         })
         .unwrap_err();
     assert!(matches!(&kernel, Error::Launch { entry: "add_forward_f16", .. }), "{kernel}");
+}
+
+/// On a CPU, too: the plan that uses memory again and the one that does not give it other values.
+#[test]
+fn values_of_dead_tensors_are_found() {
+    for device in cpus() {
+        let pass = |exec: &Exec<'_>, out: &mut Vec<f32>| {
+            drop(exec.input([10], &[1.0; 10])?);
+            keep(&exec.alloc([10], DType::F32)?, out)
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| try_run(&device, pass))).is_err());
+    }
 }
 
 params! {
@@ -262,9 +274,10 @@ fn passes_keep_to_their_plan() {
 #[test]
 #[should_panic(expected = "another device")]
 fn buffers_of_other_devices_are_not_viewed() {
-    let (one, other) = (gpus().remove(0), gpus().remove(0));
-    let buffer = Buffer::try_zeros(&other, [4], DType::F16).unwrap();
-    _ = Arena::new().run_once(&one, |exec| exec.view(&buffer).read_f32(&mut [0.0; 4]));
+    // Of one list: a card is opened once for each storage type.
+    let [one, other] = &gpus()[..] else { panic!() };
+    let buffer = Buffer::try_zeros(other, [4], DType::F16).unwrap();
+    _ = Arena::new().run_once(one, |exec| exec.view(&buffer).read_f32(&mut [0.0; 4]));
 }
 
 /// Starts of operations, and values.

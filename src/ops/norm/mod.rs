@@ -51,7 +51,7 @@ impl Norm {
 /// Memory bounds it: the input is read twice, the result written once.
 ///
 /// # Errors
-/// If the channels are not those of the norm, or x and skip differ in anything but channels.
+/// If x is empty, the channels are not those of the norm, or x and skip differ in anything but channels.
 pub fn group_norm<'e>(
     exec: &'e Exec<'_>,
     norm: &Norm,
@@ -98,10 +98,10 @@ pub fn group_norm<'e>(
 /// Layer norm over the last extent: the same formula with mean and variance over each row (Ba et al. 2016).
 ///
 /// # Errors
-/// If the last extent is not that of the norm, or the norm has groups.
+/// If x is empty, its last extent is not that of the norm, or the norm has groups.
 pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     const OP: &str = "layer_norm";
-    if x.shape().last() != norm.channels() || norm.groups != 1 {
+    if x.shape().last() != norm.channels() || norm.groups != 1 || x.shape().is_empty() {
         return Err(Error::shape(OP, format!("{x:?} for a norm of {} channels in {} groups", norm.channels(), norm.groups)));
     }
     let mut out = exec.alloc(x.shape(), exec.storage())?;

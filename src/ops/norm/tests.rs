@@ -328,6 +328,9 @@ fn misfits_are_refused() {
     refuse(&|e| group_norm(e, &norm, &e.input([1, 8], &[0.0; 8])?, None, false).map(|_| ()), "[B, H, W, C]");
     refuse(&|e| group_norm(e, &norm, &e.input([1, 1, 1, 4], &[0.0; 4])?, None, false).map(|_| ()), "norm of 8");
     refuse(&|e| layer_norm(e, &norm, &e.input([1, 8], &[0.0; 8])?).map(|_| ()), "2 groups");
+    refuse(&|e| group_norm(e, &norm, &e.input([1, 0, 1, 8], &[])?, None, false).map(|_| ()), "[1, 0, 1, 8]");
+    let layer = Norm::prepare(&device, 1, 0.1, vector(8), vector(8)).unwrap();
+    refuse(&|e| layer_norm(e, &layer, &e.input([0, 8], &[])?).map(|_| ()), "[0, 8]");
     let wide = |e: &Exec<'_>| {
         let (x, skip) = (e.input([1, 1, 2, 4], &[0.0; 8])?, e.input([1, 2, 1, 4], &[0.0; 8])?);
         group_norm(e, &norm, &x, Some(&skip), false).map(|_| ())
