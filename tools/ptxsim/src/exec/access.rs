@@ -6,7 +6,9 @@ use super::grid::Grid;
 use super::shared::SharedMemory;
 use super::warp::Warp;
 use crate::fault::FaultKind;
-use crate::ir::{Address, Atomic, LANES, LOCAL_WINDOW, Lanes, Load, PARAM_WINDOW, SHARED_WINDOW, Store, Strength, lanes, signed};
+use crate::ir::{
+    Address, Atomic, LANES, LOCAL_WINDOW, Lanes, Load, PARAM_WINDOW, SHARED_WINDOW, Store, Strength, lanes, mask_of, signed,
+};
 use crate::memory::{Conflict, Order, PAGE, Page, PageGuard, SECTOR, Tag, View};
 use crate::number::arithmetic::flush;
 use crate::syntax::Space;
@@ -119,7 +121,7 @@ impl Core<'_> {
 
     /// The active lanes whose address is a multiple of `bytes`; reports the others.
     pub(super) fn aligned(&mut self, warp: &Warp, active: u32, addresses: &Lanes, bytes: u64, site: u32) -> u32 {
-        let off = lanes(active).filter(|&lane| !addresses[lane].is_multiple_of(bytes)).fold(0u32, |mask, lane| mask | 1 << lane);
+        let off = mask_of(lanes(active).filter(|&lane| !addresses[lane].is_multiple_of(bytes)));
         if off != 0 {
             let lane = off.trailing_zeros();
             let address = addresses[lane as usize];

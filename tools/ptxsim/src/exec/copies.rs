@@ -8,7 +8,7 @@ use super::access::{Access, Cursor, Location};
 use super::block::Core;
 use super::warp::Warp;
 use crate::fault::{Fault, FaultKind};
-use crate::ir::{CopyAsync, LANES, lanes};
+use crate::ir::{CopyAsync, LANES, lanes, mask_of};
 use crate::memory::Tag;
 use crate::syntax::Space;
 
@@ -79,7 +79,7 @@ impl Core<'_> {
             None => n,
         });
         let active = self.sized(warp, active, &source_bytes, n, site);
-        let reading = lanes(active).filter(|&lane| source_bytes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);
+        let reading = mask_of(lanes(active).filter(|&lane| source_bytes[lane] > 0));
         self.count(site, reading, &from, Space::Global, n);
         self.count_wavefronts(site, active, &to, n);
         let access = Access { copies: true, ..Access::plain(site, n) };
@@ -106,7 +106,7 @@ impl Core<'_> {
 
     /// The active lanes that read no more bytes than they copy; reports the others, for which nothing is defined (PTX ISA, cp.async).
     fn sized(&mut self, warp: &Warp, active: u32, source_bytes: &[usize; LANES], bytes: usize, site: u32) -> u32 {
-        let over = lanes(active).filter(|&lane| source_bytes[lane] > bytes).fold(0u32, |mask, lane| mask | 1 << lane);
+        let over = mask_of(lanes(active).filter(|&lane| source_bytes[lane] > bytes));
         if over != 0 {
             let lane = over.trailing_zeros();
             let message = format!("a copy of {bytes} bytes that reads {} from its source", source_bytes[lane as usize]);

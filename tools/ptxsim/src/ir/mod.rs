@@ -32,6 +32,11 @@ pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
 }
 
+/// The mask of some lanes: the reverse of [`lanes`].
+pub(crate) fn mask_of(lanes: impl Iterator<Item = usize>) -> u32 {
+    lanes.fold(0, |mask, lane| mask | 1 << lane)
+}
+
 /// Number of a value register.
 pub(crate) type Reg = u32;
 /// Number of a predicate register; its 32 lanes are the bits of a `u32`.
