@@ -147,6 +147,15 @@ __device__ inline bool aligned_to_vectors(const P*... pointers) {
     return ((reinterpret_cast<uint64_t>(pointers) | ...) & 15) == 0;
 }
 
+// ---- Products of 16 x 16 by 16 x 8: operands and sums as in ptx.cuh --------------------------------------------------
+
+__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, f16) {
+    multiply_add_f16(c, a, b0, b1);
+}
+__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bf16) {
+    multiply_add_bf16(c, a, b0, b1);
+}
+
 // ---- Sums and maxima in a fixed order -------------------------------------------------------------------------------
 
 struct Sum {

@@ -142,13 +142,6 @@ struct RowCopy {
 
 // ---- Products -------------------------------------------------------------------------------------------------------
 
-__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, f16) {
-    multiply_add_f16(c, a, b0, b1);
-}
-__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bf16) {
-    multiply_add_bf16(c, a, b0, b1);
-}
-
 // Adds one stage to the sums of a warp, whose rows and columns start at `x` and `w` in shared memory.
 template <typename T, class TILE>
 __device__ inline void multiply_stage(float (&sums)[TILE::MMAS_M][TILE::MMAS_N][4], uint32_t x, uint32_t w) {
