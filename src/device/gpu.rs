@@ -227,6 +227,13 @@ impl Gpu {
         })
     }
 
+    /// Reads integers or bytes at `from`.
+    pub(super) fn read_pod<T: bytemuck::Pod>(&self, from: u64, out: &mut [T]) -> Result<()> {
+        let _turn = self.outside_capture("give values to the host")?;
+        let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+        self.backend().download(from, out.len(), &mut |offset, piece| out[offset..][..piece.len()].copy_from_slice(piece))
+    }
+
     /// Checks a launch without performing it, and loads its kernel.
     pub(super) fn check(&self, launch: &Launch<'_>) -> Result<()> {
         self.prepare(launch, &self.turn()).map(drop)

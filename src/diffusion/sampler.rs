@@ -8,7 +8,7 @@ use super::model::StableDiffusion;
 use super::prepared::Prepared;
 use super::schedulers::Scheduler;
 use crate::device::{Arena, Plan};
-use crate::ops::elementwise::{all_finite, to_pixels};
+use crate::ops::sampler::{all_finite, to_pixels};
 use crate::rng::{RngKind, SampleNoise};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
