@@ -171,7 +171,8 @@ impl OnGpu {
         self.capture(device, arena, count, prepared.model.vae.config().scaling_factor, &prepared.evaluation(0, count, rows))?;
         let mut noise = self.begin(samples)?;
         for step in 0..steps {
-            // So that the steps that are told of have begun, and a break finds no queue of others.
+            // So that all steps before the one that is told of are done, and a break leaves none in the queue. The GPU waits for one
+            // launch a step: microseconds of milliseconds.
             self.gpu.synchronize()?;
             if progress(step, steps).is_break() {
                 return Err(Error::Interrupted);

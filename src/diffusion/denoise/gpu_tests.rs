@@ -151,10 +151,10 @@ fn later_batches_take_no_memory_of_the_gpu() {
             let mut arena = Arena::new();
             let mut round = |seeds: &[u64]| drop(denoised(&mut on_gpu, &device, &mut arena, &samples(seeds, &given), 2));
             let before = gpu.allocations();
-            [&[1, 2, 3][..], &[1]].map(&mut round);
+            [&[1, 2, 3][..], &[1]].into_iter().for_each(&mut round);
             let after = gpu.allocations();
             assert!(after > before || !gpu.is_simulated(), "the counter counts");
-            [&[4, 5, 6][..], &[7], &[1, 2, 3]].map(&mut round);
+            [&[4, 5, 6][..], &[7], &[1, 2, 3]].into_iter().for_each(&mut round);
             assert_eq!(gpu.allocations(), after, "{rng} on {}", label(&device));
         }
     }
