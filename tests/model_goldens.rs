@@ -2,10 +2,10 @@
 
 mod golden_support;
 
-use golden_support::{Case, Watch, channels_last};
+use golden_support::{Case, Watch, channels_last, devices};
 use syntic::Result;
 use syntic::clip::text::{TextConfig, TextEncoder};
-use syntic::device::{Arena, Exec, Plan};
+use syntic::device::{Arena, Device, Exec, Plan};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use syntic::weights::Component;
@@ -17,7 +17,11 @@ fn run(case: &Case, watch: Option<&Watch<'_>>, mut pass: impl FnMut(&Exec<'_>) -
 }
 
 fn text_encoder(name: &str) {
-    let case = Case::open(name);
+    devices().into_iter().for_each(|device| text_encoder_on(device, name));
+}
+
+fn text_encoder_on(device: Device, name: &str) {
+    let case = Case::open_on(device, name);
     let model = case.load(Component::TextEncoder, |path, json, device, precision, loader| {
         let _ = precision;
         TextEncoder::new(TextConfig::parse(path, json)?, device, loader)
@@ -40,7 +44,11 @@ fn text_encoder_of_sd2() {
 }
 
 fn unet(name: &str) {
-    let case = Case::open(name);
+    devices().into_iter().for_each(|device| unet_on(device, name));
+}
+
+fn unet_on(device: Device, name: &str) {
+    let case = Case::open_on(device, name);
     let unet = case.load(Component::Unet, |path, json, device, precision, loader| {
         Unet::new(UnetConfig::parse(path, json)?, device, precision, loader)
     });
@@ -87,7 +95,11 @@ fn unet_of_sd2() {
 }
 
 fn vae(name: &str) {
-    let case = Case::open(name);
+    devices().into_iter().for_each(|device| vae_on(device, name));
+}
+
+fn vae_on(device: Device, name: &str) {
+    let case = Case::open_on(device, name);
     let decoder = case.load(Component::Vae, |path, json, device, precision, loader| {
         VaeDecoder::new(VaeConfig::parse(path, json)?, device, precision, loader)
     });
