@@ -181,8 +181,14 @@ impl<'a> Launch<'a> {
 
     /// The next argument: a tensor that the kernel reads, or a null pointer.
     pub fn optional(self, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
+        let dtype = self.dtype;
+        self.optional_of(dtype, tensor)
+    }
+
+    /// As [`Launch::optional`], where the kernel reads elements of another type.
+    pub fn optional_of(self, dtype: DType, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
         match tensor {
-            Some(tensor) => self.input(tensor),
+            Some(tensor) => self.input_of(dtype, tensor),
             None => self.argument(0),
         }
     }

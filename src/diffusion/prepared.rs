@@ -4,6 +4,7 @@ use super::model::StableDiffusion;
 use super::sampler::{Sample, Settings};
 use super::unet::{Conditions, Halves, TextState, TimeState};
 use crate::device::{Arena, Exec};
+use crate::ops::attention::KvRows;
 use crate::ops::elementwise::guidance;
 use crate::{Error, Result};
 
@@ -105,7 +106,7 @@ impl<'m> Prepared<'m> {
     }
 
     /// What step `step` computes for a batch.
-    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t [usize]) -> Evaluation<'t> {
+    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t KvRows) -> Evaluation<'t> {
         let savings = &self.settings.savings;
         let halves = match (self.guided(), savings.shared_halves) {
             (false, _) => Halves::Prompts,

@@ -8,6 +8,7 @@ use super::model::StableDiffusion;
 use super::prepared::Prepared;
 use super::schedulers::Scheduler;
 use crate::device::{Arena, Plan};
+use crate::ops::attention::KvRows;
 use crate::ops::elementwise::{all_finite, to_pixels};
 use crate::rng::{RngKind, SampleNoise};
 use crate::{Error, Result};
@@ -138,6 +139,7 @@ impl<'m> Sampler<'m> {
         }
         self.prepared.check(samples)?;
         let rows = self.prepared.encode_prompts(&mut self.arena, samples)?;
+        let rows = KvRows::new(&self.prepared.model.device, rows)?;
         let rng = self.settings().rng;
         let mut noise: Vec<SampleNoise> = samples.iter().map(|s| SampleNoise::new(rng, s.seed)).collect();
         self.start(samples, &mut noise);
@@ -172,7 +174,7 @@ impl<'m> Sampler<'m> {
     fn denoise(
         &mut self,
         samples: &[Sample<'_>],
-        rows: &[usize],
+        rows: &KvRows,
         noise: &mut [SampleNoise],
         progress: &mut Progress<'_>,
     ) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What Rust and CUDA both say: the structs of parameters, field by field, and the names of the entries.
 
+use super::attention::gpu::AttentionParams;
 use super::elementwise::gpu::{AddParams, GegluParams, ScaleParams, SiluParams};
 use super::embed::gpu::EmbedParams;
 use super::gemm::gpu::GemmNtParams;
@@ -26,6 +27,7 @@ fn twin<P: Params>() -> (&'static str, Layout) {
 fn twins() -> BTreeMap<&'static str, Layout> {
     BTreeMap::from([
         twin::<AddParams>(),
+        twin::<AttentionParams>(),
         twin::<EmbedParams>(),
         twin::<GegluParams>(),
         twin::<GemmNtParams>(),
@@ -109,7 +111,7 @@ fn every_struct_of_parameters_is_compared() {
         let words = |text: &str| between(text, "struct ", " {").map(str::to_owned).collect::<Vec<_>>();
         texts.iter().flat_map(|(_, text)| words(text)).filter(|name| name.ends_with("Params")).collect()
     };
-    assert_eq!(named(texts("kernels", ".cu")), known);
+    assert_eq!(named([texts("kernels", ".cu"), texts("kernels", ".cuh")].concat()), known);
     assert_eq!(named(texts("src/ops", "gpu.rs")), known);
 }
 
