@@ -327,7 +327,7 @@ fn large_scores_stay_finite() {
     }
 }
 
-/// A key of which no query has a finite score: infinite ones take all the weight, or none.
+/// All scores of a query are one infinity or the other.
 #[test]
 fn infinite_scores_give_nan_in_their_row() {
     for head_dim in [8, 40, 512] {
