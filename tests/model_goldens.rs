@@ -8,6 +8,7 @@ use syntic::clip::text::{TextConfig, TextEncoder};
 use syntic::device::{Arena, Device, Exec, Plan};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
+use syntic::ops::attention::KvRows;
 use syntic::weights::Component;
 
 /// Records `pass`, then runs it, showing every block to `watch`.
@@ -64,9 +65,10 @@ fn unet_on(device: Device, name: &str) {
     });
     let (shape, sample) = golden.floats("sample");
     let (image, sample) = channels_last(&shape, &sample);
+    let rows = KvRows::new(&case.device, vec![0, 1]).unwrap();
     for (step, output) in [(0, "unet.conv_out"), (1, "output.1"), (2, "output.12.5")] {
         let halves = Halves::Prompts;
-        let conditions = Conditions { time: &time, step, text: &text, text_rows: &[0, 1], halves };
+        let conditions = Conditions { time: &time, step, text: &text, text_rows: &rows, halves };
         let mut result = Vec::new();
         run(&case, (step == 0).then_some(&watch), |exec| {
             let y = unet.forward(exec, &exec.input(image, &sample)?, &conditions)?;

@@ -30,7 +30,8 @@ pub struct Case {
 /// What the networks are run on: the CPU, and the simulator in each storage type. `SYNTIC_TEST_DEVICE` names another choice: with `cuda` or
 /// `sim` that is the only one. A GPU that is not there fails.
 pub fn devices() -> Vec<Device> {
-    let gpu = |open: fn(DType) -> Result<Gpu>| [DType::F16, DType::BF16].map(|storage| Device::Gpu(open(storage).unwrap())).to_vec();
+    let gpu =
+        |open: fn(DType) -> Result<Gpu>| [DType::F16, DType::BF16].map(|storage| Device::Gpu(open(storage).unwrap())).to_vec();
     let sim = || gpu(|storage| Gpu::sim(storage, 2));
     match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
         // One thread: these networks are too small to share, and other tests show that threads change no bit.
