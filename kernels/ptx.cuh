@@ -5,6 +5,13 @@
 #pragma once
 #include <cstdint>
 
+// No instruction: x, of which the compiler no longer knows where it comes from. What follows from it is computed where it stands and not
+// ahead of a loop, where it would hold registers.
+__device__ inline uint32_t hidden(uint32_t x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // ---- "Data Movement and Conversion Instructions: cvt" ---------------------------------------------------------------
 
 __device__ inline float f16_to_float(uint16_t x) {

@@ -108,18 +108,18 @@ __device__ inline void attention_wide(T* out, const T* q, const T* k, const T* v
             if (part < KEY_PIECES) {
                 const uint64_t row = static_cast<uint64_t>(tile) * KEYS;
                 const T* from = k + row * p.k_stride + part * KEY_CHUNKS * 8;
-                start_copy<KEYS, KEY_CHUNKS, THREADS>(shared_address(stage.k), from, p.k_stride, p.keys - row);
+                start_copies<KEYS, KEY_CHUNKS, THREADS>(shared_address(stage.k), {from}, p.k_stride, p.keys - row);
             } else {
                 const uint32_t group = (part - KEY_PIECES) / HALVES, half = part % HALVES;
                 const uint64_t row = static_cast<uint64_t>(tile) * KEYS + group * VALUE_KEYS;
                 const T* from = v + half * VALUE_CHUNKS * 8 + (row < p.keys ? row * p.v_stride : 0);
                 const uint32_t valid = row < p.keys ? p.keys - row : 0;
-                start_copy<VALUE_KEYS, VALUE_CHUNKS, THREADS>(shared_address(stage.v), from, p.v_stride, valid);
+                start_copies<VALUE_KEYS, VALUE_CHUNKS, THREADS>(shared_address(stage.v), {from}, p.v_stride, valid);
             }
         }
         copy_async_commit();  // empty past the end, so that groups and pieces stay in step
     };
-    start_copy<QUERIES, CHUNKS, THREADS>(shared_address(shared.q), q, p.q_stride, queries);
+    start_copies<QUERIES, CHUNKS, THREADS>(shared_address(shared.q), {q}, p.q_stride, queries);
     for (uint32_t piece = 0; piece < STAGES - 1; ++piece) start(piece);  // the queries come with the first
 
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
