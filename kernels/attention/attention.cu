@@ -4,9 +4,9 @@
 //   q [B, T, *], k and v [P, S, *]   f16 or bf16: D columns for each head, in rows of fused projections
 //   kv_rows [B]                      u32: sample b uses keys and values number kv_rows[b]; null: number b
 //   out [B, T, heads * D]            f16 or bf16
-// Scores, maxima, sums and results are f32; probabilities, e^(score - the largest so far), are rounded to the storage type for the
-// second product and added up before that. Tiles of keys are taken in order, and a row needs nothing of another: its bits depend on
-// neither the batch nor its place. A row without finite scores, or with one that is NaN or +inf, is NaN.
+// Scores, maxima, sums and results are f32; probabilities, e^(score - the largest so far), are rounded to the storage type for
+// the second product and added up before that. Tiles of keys are taken in order, and a row needs nothing of another: its bits
+// depend on neither the batch nor its place. A row without finite scores, or with one that is NaN or +inf, is NaN.
 //
 // Entries                            threads  queries  dynamic shared  registers (sm_90a)  blocks an SM (A100, H100, 4090)
 //   attention_forward_d40_{f16,bf16}   128      128        20480          168 (165)          3, 3, 3
@@ -25,7 +25,8 @@
 //   exponentials, 16: one a score                                512    512    512    256
 //   L2 at 64 B: keys and values                                  160    256    320    640
 // Instructions, four a cycle: at D = 40 some 560 a warp and tile, 88 of them HMMA, 64 each of EX2, FFMA, FADD and FMNMX: 560
-// cycles. So the tensor cores bind on A100; on H100 at D = 40 they are level with exponentials and issue; at 160 shared memory binds.
+// cycles. So the tensor cores bind on A100; on H100 at D = 40 they are level with exponentials and issue; at 160 shared memory
+// binds.
 // Nothing is padded: D = 40 is two steps of 16 and one of 8, and of 77 keys 80 are computed.
 // Predicted, T = S = 4096, of the rate of mma.sync: 0.65 at D = 40 (A100 200 TFLOP/s, H100 400), 0.7 at D = 64 and 80.
 // Measured: not yet.
@@ -220,8 +221,8 @@ struct Rows {
         }
     }
 
-    // Takes the tile of keys from number `start` on. MASKED: some of them are not seen by all rows of the warp, the first of which
-    // is `first_row`.
+    // Takes the tile of keys from number `start` on. MASKED: some of them are not seen by all rows of the warp, the first of
+    // which is `first_row`.
     template <typename T, bool MASKED>
     __device__ void add_tile(const Queries<TILE>& q, uint32_t k, uint32_t v, uint32_t start, uint32_t first_row,
                              const AttentionParams& p) {
@@ -278,7 +279,8 @@ struct Rows {
         for (int item = 0; item < ITEMS; item += WARP) {
             const uint32_t row = (item + lane) / TILE::CHUNKS, chunk = (item + lane) % TILE::CHUNKS;
             if (row >= valid) break;
-            *reinterpret_cast<uint4*>(out + static_cast<uint64_t>(row) * stride + chunk * 8) = staged[position<TILE::CHUNKS>(row, chunk)];
+            uint4* to = reinterpret_cast<uint4*>(out + static_cast<uint64_t>(row) * stride + chunk * 8);
+            *to = staged[position<TILE::CHUNKS>(row, chunk)];
         }
     }
 };

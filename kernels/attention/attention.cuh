@@ -19,7 +19,9 @@ constexpr int MMA_M = 16, MMA_N = 8, MMA_K = 16;
 // ---- Which rows -----------------------------------------------------------------------------------------------------
 
 // The number of keys and values of a sample.
-__device__ inline uint32_t pair_of(uint32_t sample, const uint32_t* kv_rows) { return kv_rows == nullptr ? sample : kv_rows[sample]; }
+__device__ inline uint32_t pair_of(uint32_t sample, const uint32_t* kv_rows) {
+    return kv_rows == nullptr ? sample : kv_rows[sample];
+}
 
 // The first row of a sample and head, from row `first` of the sample on; a sample has `rows`.
 template <typename T>
@@ -35,9 +37,9 @@ __device__ inline uint32_t seen_by(uint32_t query, const AttentionParams& p) {
 // ---- Rows in shared memory ------------------------------------------------------------------------------------------
 
 // Position of a 16-byte chunk among rows of CHUNKS of them. ldmatrix reads a chunk of each of 8 rows: they lie in different banks
-// if their positions differ modulo 8. Those of a column of rows of CHUNKS = G * odd chunks, G a power of two up to 8, repeat after
-// 8 / G rows; from there on the lowest bits of the chunk are turned. Consecutive chunks of a row or of neighbouring rows, which a
-// copy writes, are in different banks too, since groups of G stay together.
+// if their positions differ modulo 8. Those of a column of rows of CHUNKS = G * odd chunks, G a power of two up to 8, repeat
+// after 8 / G rows; from there on the lowest bits of the chunk are turned. Consecutive chunks of a row or of neighbouring rows,
+// which a copy writes, are in different banks too, since groups of G stay together.
 template <int CHUNKS>
 constexpr int TURNED = (CHUNKS & -CHUNKS) < 8 ? (CHUNKS & -CHUNKS) : 8;
 
@@ -52,8 +54,8 @@ __device__ inline uint32_t position(uint32_t row, uint32_t chunk) {
     return row * CHUNKS + (chunk ^ turn_of<CHUNKS>(row));
 }
 
-// Starts copies of ROWS rows of CHUNKS chunks from each of MATRICES places, one after the other, by all threads of the block. Rows from
-// `valid` on become zero.
+// Starts copies of ROWS rows of CHUNKS chunks from each of MATRICES places, one after the other, by all threads of the block.
+// Rows from `valid` on become zero.
 template <int ROWS, int CHUNKS, int THREADS, typename T, int MATRICES>
 __device__ inline void start_copies(uint32_t to, const T* const (&from)[MATRICES], uint32_t stride, uint32_t valid) {
     constexpr int ITEMS = ROWS * CHUNKS;
