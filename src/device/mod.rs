@@ -22,6 +22,7 @@ mod exec;
 mod gpu;
 pub mod kernels;
 mod launch;
+pub mod nvtx;
 mod signature;
 mod sim;
 mod survey;
