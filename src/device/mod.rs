@@ -107,6 +107,17 @@ impl Device {
         }
     }
 
+    /// Bytes of its memory that nobody uses: of the card, or of this machine. None where the system does not tell.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver does not tell.
+    pub fn free_memory(&self) -> Result<Option<u64>> {
+        match self {
+            Device::Cpu(_) => Ok(survey::host_memory().map(|memory| memory.free)),
+            Device::Gpu(gpu) => Ok(Some(gpu.memory()?.free)),
+        }
+    }
+
     /// The workers of this machine that compute on the CPU, or do for a GPU what stays on the host.
     pub fn host(&self) -> &Cpu {
         match self {

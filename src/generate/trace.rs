@@ -15,6 +15,21 @@ use std::time::{Duration, Instant};
 /// Spans that are kept.
 pub(super) const MOST: usize = 10_000;
 
+/// Checks, before any work is done for it, that the file can be written.
+pub(super) fn check(path: &Path) -> Result<()> {
+    let refuse =
+        |problem: &str| Err(Error::usage(format!("--trace {} {problem}", path.display()), "name a file in a folder that exists"));
+    let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    match (folder, path.file_name()) {
+        (Some(folder), Some(_)) if !folder.is_dir() => refuse("is in a folder that does not exist"),
+        (Some(_), Some(_)) if path.symlink_metadata().is_ok_and(|found| !found.is_file()) => {
+            refuse("is not a regular file: it is not replaced")
+        }
+        (Some(_), Some(_)) => Ok(()),
+        _ => refuse("is not the name of a file"),
+    }
+}
+
 /// Who did it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Track {
@@ -82,11 +97,7 @@ impl Trace {
     /// A trace that begins now.
     pub fn new(file: Option<&Path>) -> Trace {
         let done = Vec::with_capacity(if file.is_some() { MOST } else { 0 });
-        Trace {
-            file: file.map(Path::to_path_buf),
-            start: Instant::now(),
-            spans: Mutex::new(Spans { done, ..Spans::default() }),
-        }
+        Trace { file: file.map(Path::to_path_buf), start: Instant::now(), spans: Mutex::new(Spans { done, ..Spans::default() }) }
     }
 
     /// Begins a span for captions `samples`.
@@ -151,9 +162,9 @@ fn to_json(spans: &[Done], complete: bool) -> Value {
     let mut threads: Vec<(usize, String)> = spans.iter().map(|span| span.track.thread()).collect();
     threads.sort();
     threads.dedup();
-    let names = threads.into_iter().map(|(id, name)| {
-        json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": id, "args": {"name": name}})
-    });
+    let names = threads
+        .into_iter()
+        .map(|(id, name)| json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": id, "args": {"name": name}}));
     let microseconds = |time: Duration| time.as_nanos() as f64 / 1e3;
     let spans = spans.iter().map(|span| {
         json!({
