@@ -1,10 +1,13 @@
 //! What is computed before the denoising loop, and one evaluation of the network with it.
 
+use super::denoise::Network;
 use super::model::StableDiffusion;
 use super::sampler::{Sample, Settings};
 use super::unet::{Conditions, Halves, TextState, TimeState};
-use crate::device::{Arena, Exec};
+use crate::device::{Arena, Device, Exec, Tensor};
+use crate::ops::attention::KvRows;
 use crate::ops::elementwise::guidance;
+use crate::ops::sampler::Guidance;
 use crate::{Error, Result};
 
 /// Settings with the time biases and text keys and values that belong to them.
@@ -12,6 +15,8 @@ pub(super) struct Prepared<'m> {
     pub model: &'m StableDiffusion,
     pub settings: Settings,
     time: TimeState,
+    /// On a GPU, where all steps are one captured evaluation: the row of `time` for the step under way.
+    current: Option<TimeState>,
     /// The negative prompt first, if there is guidance, then the prompts of the batch.
     text: TextState,
 }
@@ -30,7 +35,11 @@ impl<'m> Prepared<'m> {
         let prompts = if savings.negative_once { 1 + max_batch } else { 2 * max_batch };
         let text = TextState::zeros(&model.device, &model.unet, prompts, settings.negative.len())?;
         let time = model.unet.time_state(&model.device, if savings.time_before_loop { timesteps.len() } else { 1 })?;
-        let mut prepared = Prepared { model, settings, time, text };
+        let current = match &model.device {
+            Device::Cpu(_) => None,
+            Device::Gpu(_) => Some(model.unet.time_state(&model.device, 1)?),
+        };
+        let mut prepared = Prepared { model, settings, time, current, text };
         if savings.time_before_loop {
             prepared.encode_time(arena, timesteps)?;
         }
@@ -74,29 +83,35 @@ impl<'m> Prepared<'m> {
         })
     }
 
-    /// Encodes the prompts of a batch; returns for each sample of the (doubled) batch its row in the text state.
-    pub fn encode_prompts(&mut self, arena: &mut Arena, samples: &[Sample<'_>]) -> Result<Vec<usize>> {
-        let batch = samples.len();
-        let mut ids: Vec<u32> = Vec::new();
-        // First row to fill, row of the first prompt, rows of the negative prompt.
-        let (first, start, mut rows): (usize, usize, Vec<usize>) = match (self.guided(), self.settings.savings.negative_once) {
-            (false, _) => (0, 0, Vec::new()),
-            (true, true) => (1, 1, vec![0; batch]),
-            (true, false) => {
-                samples.iter().for_each(|_| ids.extend(&self.settings.negative));
-                (0, batch, (0..batch).collect())
-            }
+    /// For each sample of a (doubled) batch, the row of its prompt in the text state.
+    pub fn prompt_rows(&self, batch: usize) -> Result<KvRows> {
+        let (negative, first) = match (self.guided(), self.settings.savings.negative_once) {
+            (false, _) => (Vec::new(), 0),
+            (true, true) => (vec![0; batch], 1),
+            (true, false) => ((0..batch).collect(), batch),
         };
-        rows.extend(start..start + batch);
-        samples.iter().for_each(|sample| ids.extend(sample.ids));
-        self.encode_text(arena, &ids, first)?;
-        Ok(rows)
+        KvRows::new(&self.model.device, negative.into_iter().chain(first..first + batch).collect())
     }
 
-    /// Computes again at `step` what [`super::Savings`] says is not kept.
-    pub fn before_step(&mut self, arena: &mut Arena, samples: &[Sample<'_>], timestep: f32) -> Result<()> {
+    /// Encodes the prompts of a batch, and its negative prompts if they are not kept.
+    pub fn encode_prompts(&mut self, arena: &mut Arena, samples: &[Sample<'_>]) -> Result<()> {
+        let mut ids: Vec<u32> = Vec::new();
+        if self.guided() && !self.settings.savings.negative_once {
+            samples.iter().for_each(|_| ids.extend(&self.settings.negative));
+        }
+        samples.iter().for_each(|sample| ids.extend(sample.ids));
+        let kept = usize::from(self.guided() && self.settings.savings.negative_once);
+        self.encode_text(arena, &ids, kept)
+    }
+
+    /// Computes again at `step` what [`super::Savings`] says is not kept, and selects the step's time on a GPU.
+    pub fn before_step(&mut self, arena: &mut Arena, samples: &[Sample<'_>], step: usize, timestep: f32) -> Result<()> {
         if !self.settings.savings.time_before_loop {
             self.encode_time(arena, &[timestep])?;
+        }
+        let row = self.row(step);
+        if let Some(current) = &mut self.current {
+            current.copy_step(&self.time, row)?;
         }
         if !self.settings.savings.text_before_loop {
             self.encode_prompts(arena, samples)?;
@@ -104,16 +119,26 @@ impl<'m> Prepared<'m> {
         Ok(())
     }
 
-    /// What step `step` computes for a batch.
-    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t [usize]) -> Evaluation<'t> {
+    /// Where the time biases of a step lie in `time`.
+    fn row(&self, step: usize) -> usize {
+        if self.settings.savings.time_before_loop { step } else { 0 }
+    }
+
+    /// How the halves of a prediction become one.
+    pub fn guidance(&self) -> Guidance {
+        if self.guided() { Guidance::Scale(self.settings.guidance) } else { Guidance::None }
+    }
+
+    /// What step `step` computes for a batch; on a GPU, the step that was selected last.
+    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t KvRows) -> Evaluation<'t> {
         let savings = &self.settings.savings;
         let halves = match (self.guided(), savings.shared_halves) {
             (false, _) => Halves::Prompts,
             (true, true) => Halves::Both,
             (true, false) => Halves::BothSeparately,
         };
-        let step = if savings.time_before_loop { step } else { 0 };
-        let conditions = Conditions { time: &self.time, step, text: &self.text, text_rows: rows, halves };
+        let (time, step) = self.current.as_ref().map_or((&self.time, self.row(step)), |current| (current, 0));
+        let conditions = Conditions { time, step, text: &self.text, text_rows: rows, halves };
         Evaluation { model: self.model, conditions, guidance: self.settings.guidance, batch, shape: self.latent_shape() }
     }
 
@@ -148,10 +173,21 @@ impl Evaluation<'_> {
     pub fn run(&self, exec: &Exec<'_>, input: &[f32], output: &mut [f32]) -> Result<()> {
         let (height, width, channels) = self.shape;
         let latents = exec.input([self.batch, height, width, channels], input)?;
-        let mut prediction = self.model.unet.forward(exec, latents, &self.conditions)?;
+        let mut prediction = self.predict(exec, &latents)?;
+        drop(latents);
         if self.conditions.halves != Halves::Prompts {
             prediction = guidance(exec, &prediction, self.guidance)?;
         }
         prediction.read_f32(output)
+    }
+}
+
+impl Network for Evaluation<'_> {
+    fn predict<'e>(&self, exec: &'e Exec<'_>, input: &Tensor<'_>) -> Result<Tensor<'e>> {
+        self.model.unet.forward(exec, input, &self.conditions)
+    }
+
+    fn decode<'e>(&self, exec: &'e Exec<'_>, scaled: Tensor<'e>) -> Result<Tensor<'e>> {
+        self.model.vae.forward(exec, scaled)
     }
 }

@@ -16,6 +16,7 @@ pub use time::TimeState;
 
 use crate::device::{Device, Exec, Precision, Tensor};
 use crate::network::Build;
+use crate::ops::attention::KvRows;
 use crate::ops::conv::{Conv2d, Fused, conv2d};
 use crate::ops::elementwise::repeat_batch;
 use crate::ops::norm::{Norm, group_norm};
@@ -49,7 +50,7 @@ pub struct Conditions<'t> {
     /// Keys and values of the prompts.
     pub text: &'t TextState,
     /// For each sample of the output, its prompt in `text`.
-    pub text_rows: &'t [usize],
+    pub text_rows: &'t KvRows,
     /// Whether both halves of guidance are wanted.
     pub halves: Halves,
 }
@@ -119,8 +120,8 @@ impl Unet {
     ///
     /// # Errors
     /// [`Error::Shape`] for latents or text of another shape.
-    pub fn forward<'e>(&self, exec: &'e Exec<'_>, latents: Tensor<'e>, conditions: &Conditions<'_>) -> Result<Tensor<'e>> {
-        self.check(&latents, conditions)?;
+    pub fn forward<'e>(&self, exec: &'e Exec<'_>, latents: &Tensor<'_>, conditions: &Conditions<'_>) -> Result<Tensor<'e>> {
+        self.check(latents, conditions)?;
         let pass = Pass {
             time: conditions.time,
             step: conditions.step,
@@ -128,13 +129,13 @@ impl Unet {
             text_rows: conditions.text_rows,
             halves_shared: Cell::new(conditions.halves == Halves::Both),
         };
-        let latents = match conditions.halves {
-            Halves::BothSeparately => repeat_batch(exec, &latents, 2)?,
-            Halves::Prompts | Halves::Both => latents,
+        let doubled = match conditions.halves {
+            Halves::BothSeparately => Some(repeat_batch(exec, latents, 2)?),
+            Halves::Prompts | Halves::Both => None,
         };
         let mut skips = Skips::new();
-        let mut h = conv2d(exec, &self.conv_in, &latents, Fused::default())?;
-        drop(latents);
+        let mut h = conv2d(exec, &self.conv_in, doubled.as_ref().unwrap_or(latents), Fused::default())?;
+        drop(doubled);
         exec.observe(format_args!("unet.conv_in"), &h);
         skips.push(exec, h)?;
         for (i, block) in self.down.iter().enumerate() {
@@ -157,7 +158,7 @@ impl Unet {
     fn check(&self, latents: &Tensor<'_>, conditions: &Conditions<'_>) -> Result<()> {
         let &[batch, _, _, channels] = latents.dims() else { return Err(not_an_image(latents)) };
         let outputs = if conditions.halves == Halves::Prompts { batch } else { 2 * batch };
-        let rows = conditions.text_rows;
+        let rows = conditions.text_rows.rows();
         if channels != self.config.in_channels || rows.len() != outputs || batch == 0 {
             let message = format!("latents {:?} with text for {} samples, expected {outputs}", latents.shape(), rows.len());
             return Err(Error::shape("unet", message));
