@@ -3,6 +3,7 @@
 use super::Batch;
 use crate::device::{Device, Precision};
 use crate::diffusion::ModelSpec;
+use crate::ops::sampler::HISTORY;
 use crate::{Error, Result};
 
 /// Numbers of images that [`Batch::Auto`] chooses from.
@@ -20,7 +21,7 @@ pub(super) struct MemoryPlan {
     pub text: u64,
     pub unet: u64,
     pub vae: u64,
-    /// What outlives a pass: keys and values of the prompts, and time biases of all steps.
+    /// What outlives a pass: keys and values of the prompts, time biases of all steps, and the state of the denoising loop.
     pub buffers: u64,
 }
 
@@ -38,13 +39,22 @@ impl MemoryPlan {
         let cost = spec.cost(device, size, batch, guided)?;
         let weights =
             cost.text_weights * device.operands(Precision::F32).size() + cost.image_weights * device.operands(precision).size();
+        // A CPU keeps one set of latents beside its passes, which is nothing; a GPU keeps the whole state of the loop: latents, base, history
+        // and noise in f32, the input of the network, and the pixels of one image.
+        let state = match device {
+            Device::Cpu(_) => 0,
+            Device::Gpu(gpu) => {
+                let values: usize = spec.latent_shape(size.0, size.1).iter().product();
+                batch * values * ((3 + HISTORY) * size_of::<f32>() + gpu.storage().size()) + 3 * size.0 * size.1
+            }
+        };
         Ok(MemoryPlan {
             weights: weights as u64,
             text: cost.text_bytes as u64,
             unet: cost.unet_bytes as u64,
             vae: cost.vae_bytes as u64,
             // The negative prompt and those of the batch.
-            buffers: (cost.prompt_bytes * (1 + batch) + cost.step_bytes * evaluations) as u64,
+            buffers: (cost.prompt_bytes * (1 + batch) + cost.step_bytes * evaluations + state) as u64,
         })
     }
 
