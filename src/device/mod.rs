@@ -22,6 +22,7 @@ mod exec;
 mod gpu;
 pub mod kernels;
 mod launch;
+pub(crate) mod predict;
 mod signature;
 mod sim;
 mod survey;
@@ -104,6 +105,11 @@ impl Device {
             (Device::Cpu(_), Precision::Bf16) => DType::BF16,
             (Device::Gpu(gpu), _) => gpu.storage(),
         }
+    }
+
+    /// True if nothing is executed: layers whose weights are only declared can be run then.
+    pub(crate) fn is_predicted(&self) -> bool {
+        matches!(self, Device::Gpu(gpu) if gpu.is_predicted())
     }
 
     /// The workers of this machine that compute on the CPU, or do for a GPU what stays on the host.
