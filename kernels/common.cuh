@@ -40,9 +40,13 @@ __host__ __device__ constexpr T ceil_div(T a, T b) {
 #define OFFSETS_10(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_9(S, __VA_ARGS__)
 #define OFFSETS_11(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_10(S, __VA_ARGS__)
 #define OFFSETS_12(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_11(S, __VA_ARGS__)
-#define NTH_OF_12(A, B, C, D, E, F, G, H, I, J, K, L, NTH, ...) NTH
+#define OFFSETS_13(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_12(S, __VA_ARGS__)
+#define OFFSETS_14(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_13(S, __VA_ARGS__)
+#define OFFSETS_15(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_14(S, __VA_ARGS__)
+#define OFFSETS_16(S, FIELD, ...) offsetof(S, FIELD), OFFSETS_15(S, __VA_ARGS__)
+#define NTH_OF_16(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, NTH, ...) NTH
 #define OFFSETS(...)                                                                                                  \
-    NTH_OF_12(__VA_ARGS__, OFFSETS_12, OFFSETS_11, OFFSETS_10, OFFSETS_9, OFFSETS_8, OFFSETS_7, OFFSETS_6, OFFSETS_5, \
+    NTH_OF_16(__VA_ARGS__, OFFSETS_16, OFFSETS_15, OFFSETS_14, OFFSETS_13, OFFSETS_12, OFFSETS_11, OFFSETS_10, OFFSETS_9, OFFSETS_8, OFFSETS_7, OFFSETS_6, OFFSETS_5, \
               OFFSETS_4, OFFSETS_3, OFFSETS_2, OFFSETS_1, )
 #define PARAMS_LAYOUT(S, ...)                                                               \
     extern "C" {                                                                            \

@@ -68,7 +68,7 @@ fn gemm(entry: &str, tile: [u32; 2], shared: u32, [m, n, k]: [u32; 3]) -> (Kerne
     let y = memory.alloc(2 * u64::from(m * n));
     let arguments = Arguments::default()
         .all(&[y, values(m, k), values(n, k), f32s(&memory, n as usize), values(m, n)], u64::to_le_bytes)
-        .all(&[m, n, k, 0], u32::to_le_bytes);
+        .all(&[m, n, k, n, 0], u32::to_le_bytes);
     let blocks = m.div_ceil(tile[0]) * n.div_ceil(tile[1]);
     let (report, time) = run(&kernel, &memory, [blocks, 1, 1], 128, shared, arguments);
     (kernel, report, time)

@@ -108,34 +108,12 @@ impl Buffer {
     /// # Errors
     /// As [`Buffer::try_zeros`].
     pub fn of(device: &Device, tensor: &HostTensor<'_>, dtype: DType) -> Result<Buffer> {
-        Buffer::stacked(device, Shape::new(&tensor.shape), dtype, &[tensor])
-    }
-
-    /// The values of tensors of files one after the other, as `dtype`; zeros for those that are only declared.
-    ///
-    /// # Errors
-    /// As [`Buffer::try_zeros`].
-    ///
-    /// # Panics
-    /// If the number of values is not that of the shape.
-    pub fn stacked(device: &Device, shape: impl Into<Shape>, dtype: DType, tensors: &[&HostTensor<'_>]) -> Result<Buffer> {
-        let mut buffer = Buffer::undefined(device, shape.into(), dtype)?;
-        let len = buffer.shape.len();
-        assert_eq!(tensors.iter().map(|tensor| tensor.len()).sum::<usize>(), len, "values of a buffer of {:?}", buffer.shape);
-        // Values from number `start` on, which may go over the end of a tensor.
-        let copy = |mut start: usize, mut out: &mut [f32]| {
-            for tensor in tensors {
-                let count = tensor.len().saturating_sub(start).min(out.len());
-                let (here, rest) = out.split_at_mut(count);
-                if count > 0 {
-                    tensor.copy_f32(start, here);
-                }
-                (out, start) = (rest, start.saturating_sub(tensor.len()));
-            }
-        };
+        let mut buffer = Buffer::undefined(device, Shape::new(&tensor.shape), dtype)?;
         match &buffer.memory {
-            Memory::Host(_) => copy(0, buffer.f32_mut()),
-            Memory::Device(memory) => memory.gpu().write_with(memory.address(), dtype, len, copy)?,
+            Memory::Host(_) => tensor.copy_f32(0, buffer.f32_mut()),
+            Memory::Device(memory) => {
+                memory.gpu().write_with(memory.address(), dtype, tensor.len(), |start, out| tensor.copy_f32(start, out))?;
+            }
         }
         Ok(buffer)
     }
@@ -153,6 +131,42 @@ impl Buffer {
         match &buffer.memory {
             Memory::Host(_) => buffer.f32_mut().copy_from_slice(values),
             Memory::Device(memory) => memory.gpu().write_f32(memory.address(), dtype, values)?,
+        }
+        Ok(buffer)
+    }
+
+    /// A buffer holding rows, the last extents of `shape` after the first, as `dtype`. `row(i, values)` gives row i; it is asked for them
+    /// in order.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_zeros`].
+    pub fn from_rows(
+        device: &Device,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        mut row: impl FnMut(usize, &mut [f32]),
+    ) -> Result<Buffer> {
+        let mut buffer = Buffer::undefined(device, shape.into(), dtype)?;
+        let len = buffer.shape.len();
+        let width = len / buffer.shape.dims()[0].max(1);
+        match &buffer.memory {
+            Memory::Host(_) => {
+                buffer.f32_mut().chunks_exact_mut(width.max(1)).enumerate().for_each(|(i, values)| row(i, values));
+            }
+            Memory::Device(memory) => {
+                let (mut values, mut held) = (vec![0.0; width], None);
+                memory.gpu().write_with(memory.address(), dtype, len, |mut start, mut out| {
+                    while !out.is_empty() {
+                        let (i, from) = (start / width, start % width);
+                        if held.replace(i) != Some(i) {
+                            row(i, &mut values);
+                        }
+                        let (here, rest) = out.split_at_mut(out.len().min(width - from));
+                        here.copy_from_slice(&values[from..][..here.len()]);
+                        (start, out) = (start + here.len(), rest);
+                    }
+                })?;
+            }
         }
         Ok(buffer)
     }

@@ -57,7 +57,7 @@ pub enum Device {
 }
 
 /// Operations that have no kernels yet. While there are any, no model runs on a GPU, and `--device auto` is the CPU.
-pub const WITHOUT_KERNELS: &[&str] = &["conv2d", "attention"];
+pub const WITHOUT_KERNELS: &[&str] = &["attention"];
 
 impl Device {
     /// The CPU with `threads` workers; 0 means one for each core available to the process.

@@ -4,13 +4,14 @@
 //! to the left. 2 O I k^2 floating-point operations for each position of the result.
 
 mod cases;
+pub(crate) mod gpu;
 
 pub use cases::{Case, cases};
 
 use crate::device::cpu::gemm::{Activation, Epilogue, Input, Layout, Window};
-use crate::device::{Cost, Device, Exec, Precision, Tensor};
+use crate::device::{Cost, Cpu, Device, Exec, Precision, Tensor};
 use crate::ops::gemm::Packed;
-use crate::tensor::{DType, HostTensor, Shape};
+use crate::tensor::{HostTensor, Shape};
 use crate::{Error, Result};
 
 /// Where zeros are added for a 3x3 kernel.
@@ -77,7 +78,10 @@ impl Conv2d {
         stride: usize,
         padding: Padding,
     ) -> Result<Conv2d> {
-        let algorithm = Algorithm::choose(precision, &weight.shape, stride);
+        let algorithm = match device {
+            Device::Cpu(_) => Algorithm::choose(precision, &weight.shape, stride),
+            Device::Gpu(_) => Algorithm::Direct,
+        };
         Conv2d::prepare_as(algorithm, device, precision, weight, bias, stride, padding)
     }
 
@@ -102,13 +106,15 @@ impl Conv2d {
                 return Err(Error::shape("conv2d", message));
             }
         };
-        device.cpu_only("conv2d")?;
         if !(1..=2).contains(&stride) {
             return Err(Error::shape("conv2d", format!("{}: stride {stride}; 1 and 2 are supported", weight.name)));
         }
         if algorithm == Algorithm::Winograd && !Algorithm::winograd_computes(precision, size, stride) {
             let message = format!("{}: Winograd's algorithm is for f32 and 3x3 kernels of stride 1", weight.name);
             return Err(Error::shape("conv2d", message));
+        }
+        if let (Algorithm::Winograd, Device::Gpu(_)) = (algorithm, device) {
+            return Err(Error::shape("conv2d", format!("{}: a GPU has no kernel of Winograd's algorithm", weight.name)));
         }
         let layout = Layout { outputs, channels, taps: size * size, gated: false, winograd: algorithm == Algorithm::Winograd };
         Ok(Conv2d { stride, padding, packed: Packed::new("conv2d", device, precision, layout, &[(weight, bias)])? })
@@ -153,22 +159,28 @@ pub struct Fused<'t, 'e> {
 /// # Errors
 /// If a shape does not fit.
 pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fused<'_, '_>) -> Result<Tensor<'e>> {
-    let cpu = exec.device().cpu_only("conv2d")?;
     let shape = result_shape(layer, x, &fused)?;
-    let (layout, window) = (layer.packed.layout(), layer.window());
-    let mut out = exec.alloc(shape, DType::F32)?;
+    let layout = layer.packed.layout();
+    let mut out = exec.alloc(shape, exec.storage())?;
     let read = |t: Option<&Tensor<'_>>| t.map_or(0, |t| t.shape().len());
     let elements = x.shape().len() + shape.len() + read(fused.skip) + read(fused.channel_bias) + read(fused.residual);
     let cost = Cost {
         op: "conv2d",
         shape,
         flops: 2 * (shape.rows() * layout.elements()) as u64,
-        bytes: 4 * elements as u64 + layer.packed.bytes(),
+        bytes: (out.dtype().size() * elements) as u64 + layer.packed.bytes(),
     };
-    if !exec.begin(cost) {
-        return Ok(out);
+    let running = exec.begin(cost);
+    match exec.device() {
+        Device::Cpu(cpu) if running => on_cpu(cpu, layer, x, fused, &mut out)?,
+        Device::Cpu(_) => {}
+        Device::Gpu(gpu) => gpu::conv2d(exec, gpu, layer, x, fused, &mut out)?,
     }
-    let &[batch, height, width, channels] = x.dims() else { return Ok(out) };
+    Ok(out)
+}
+
+fn on_cpu(cpu: &Cpu, layer: &Conv2d, x: &Tensor<'_>, fused: Fused<'_, '_>, out: &mut Tensor<'_>) -> Result<()> {
+    let &[batch, height, width, channels] = x.dims() else { return Ok(()) };
     let input = Input {
         x: x.f32(),
         channels,
@@ -183,8 +195,7 @@ pub fn conv2d<'e>(exec: &'e Exec<'_>, layer: &Conv2d, x: &Tensor<'_>, fused: Fus
         activation: Activation::None,
         residual: fused.residual.map(|t| t.f32()),
     };
-    layer.packed.apply(cpu, &input, window, epilogue, out.f32_mut())?;
-    Ok(out)
+    layer.packed.apply(cpu, &input, layer.window(), epilogue, out.f32_mut())
 }
 
 /// Checks that everything fits and returns the shape of the result.

@@ -1,22 +1,18 @@
 //! Element by element, on a GPU: `kernels/elementwise/`.
 
 use crate::Result;
-use crate::device::{Entries, Exec, Gpu, LANES, Launch, MOST, Tensor, entries, params};
+use crate::device::{Entries, Exec, Gpu, LANES, Launch, Tensor, entries, params};
 
 const ADD: Entries = entries!("add_forward");
 const SILU: Entries = entries!("silu_forward");
 const SCALE: Entries = entries!("scale_forward");
 const GUIDANCE: Entries = entries!("guidance_forward");
-const GEGLU: Entries = entries!("geglu_forward");
 
 /// Threads of a block of every kernel that maps (`MAP_THREADS`).
 const THREADS: u32 = 256;
 
 /// Blocks that a multiprocessor of an A100 or H100 holds at once: 2048 threads (1536 elsewhere).
 const RESIDENT: u32 = 2048 / THREADS;
-
-/// Widest row that GEGLU makes: the kernel adds up twice that in 32 bits.
-const MOST_GEGLU: u32 = (1 << 30) - 1;
 
 params! {
     pub(crate) struct AddParams {
@@ -38,13 +34,6 @@ params! {
     }
 }
 
-params! {
-    pub(crate) struct GegluParams {
-        rows: u32,
-        width: u32,
-    }
-}
-
 /// A launch that goes over `count` elements: a thread for each vector, as far as the GPU holds them at once.
 pub(crate) fn map<'a>(gpu: &Gpu, entries: &Entries, count: usize, out: &Tensor<'_>) -> Result<Launch<'a>> {
     let blocks = count.div_ceil(LANES).div_ceil(THREADS as usize).clamp(1, (gpu.multiprocessors() * RESIDENT) as usize);
@@ -55,12 +44,6 @@ pub(crate) fn map<'a>(gpu: &Gpu, entries: &Entries, count: usize, out: &Tensor<'
 pub(crate) fn add(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, y: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
     let count = out.shape().len();
     exec.enqueue(map(gpu, &ADD, count, out)?.output(out).input(x).input(y).params(&AddParams { count: count as u64 }))
-}
-
-/// out += x
-pub(crate) fn add_to(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
-    let count = out.shape().len();
-    exec.enqueue(map(gpu, &ADD, count, out)?.in_place(out).input(x).params(&AddParams { count: count as u64 }))
 }
 
 /// out = x sigmoid(x)
@@ -81,11 +64,4 @@ pub(super) fn guide(exec: &Exec<'_>, gpu: &Gpu, scale: f32, x: &Tensor<'_>, out:
     let count = out.shape().len();
     let params = ScaleParams { count: count as u64, a: scale, unused: 0 };
     exec.enqueue(map(gpu, &GUIDANCE, count, out)?.output(out).input(x).input_from(x, count).params(&params))
-}
-
-/// out = value gelu(gate), x rows of values, then gates.
-pub(crate) fn geglu(exec: &Exec<'_>, gpu: &Gpu, x: &Tensor<'_>, out: &mut Tensor<'_>) -> Result<()> {
-    let rows = GEGLU.size("rows", out.shape().rows(), MOST)?;
-    let params = GegluParams { rows, width: GEGLU.size("channels", out.shape().last(), MOST_GEGLU)? };
-    exec.enqueue(map(gpu, &GEGLU, out.shape().len(), out)?.output(out).input(x).params(&params))
 }

@@ -23,10 +23,43 @@ enum Held {
 /// What a GPU multiplies with.
 #[derive(Debug)]
 pub(crate) struct Matrix {
-    /// `[columns, channels]`, in the storage type.
+    /// `[rows, taps, channels]`, in the storage type: a row for each column of the product. With gates they take turns, 8 rows of values,
+    /// then the 8 of their gates, and rows of zeros fill the last turn.
     pub weight: Buffer,
-    /// `[columns]`, f32.
+    /// `[rows]`, f32.
     pub bias: Buffer,
+}
+
+/// Rows of a turn of values or gates: columns of the kernels' `mma` tile.
+const TURN: usize = 8;
+
+impl Matrix {
+    /// `read(i, row)` gives row i of the file, `[channels, taps]`.
+    fn pack(device: &Device, dtype: DType, layout: Layout, bias: &[f32], read: impl Fn(usize, &mut [f32])) -> Result<Matrix> {
+        let order = Matrix::order(layout);
+        let biases: Vec<f32> = order.iter().map(|row| row.map_or(0.0, |row| bias[row])).collect();
+        let mut channels_first = vec![0.0; layout.channels * layout.taps];
+        let weight = Buffer::from_rows(device, [order.len(), layout.taps, layout.channels], dtype, |i, out| {
+            let Some(row) = order[i] else { return out.fill(0.0) };
+            if layout.taps == 1 {
+                return read(row, out);
+            }
+            read(row, &mut channels_first);
+            for (tap, out) in out.chunks_exact_mut(layout.channels).enumerate() {
+                out.iter_mut().zip(channels_first[tap..].iter().step_by(layout.taps)).for_each(|(out, &x)| *out = x);
+            }
+        })?;
+        Ok(Matrix { weight, bias: Buffer::from_f32(device, [order.len()], DType::F32, &biases)? })
+    }
+
+    /// Rows of the file in the order of the kernels.
+    fn order(layout: Layout) -> Vec<Option<usize>> {
+        if !layout.gated {
+            return (0..layout.outputs).map(Some).collect();
+        }
+        let turns = (0..layout.outputs).step_by(TURN).flat_map(|first| [(first, 0), (first, layout.outputs)]);
+        turns.flat_map(|(first, part)| (first..first + TURN).map(move |i| (i < layout.outputs).then_some(part + i))).collect()
+    }
 }
 
 impl Packed {
@@ -59,20 +92,17 @@ impl Packed {
             }
             first += rows;
         }
-        let weights = match device {
-            Device::Cpu(cpu) => Held::Cpu(Weights::pack(cpu, precision, layout, &bias, |mut output, out| {
-                for (weight, _) in parts {
-                    if output < weight.shape[0] {
-                        return weight.copy_f32(output * row, out);
-                    }
-                    output -= weight.shape[0];
+        let read = |mut output: usize, out: &mut [f32]| {
+            for (weight, _) in parts {
+                if output < weight.shape[0] {
+                    return weight.copy_f32(output * row, out);
                 }
-            })?),
-            Device::Gpu(_) => {
-                let matrices: Vec<&HostTensor<'_>> = parts.iter().map(|(weight, _)| weight).collect();
-                let weight = Buffer::stacked(device, [layout.columns(), row], dtype, &matrices)?;
-                Held::Gpu(Matrix { weight, bias: Buffer::from_f32(device, [layout.columns()], DType::F32, &bias)? })
+                output -= weight.shape[0];
             }
+        };
+        let weights = match device {
+            Device::Cpu(cpu) => Held::Cpu(Weights::pack(cpu, precision, layout, &bias, read)?),
+            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, &bias, read)?),
         };
         Ok(Packed { layout, dtype, weights: Some(weights) })
     }

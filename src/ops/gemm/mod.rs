@@ -5,6 +5,7 @@
 mod cases;
 pub(crate) mod gpu;
 mod layer;
+pub(crate) mod tiling;
 
 pub use crate::device::cpu::gemm::Activation;
 pub use cases::{Case, cases};

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::device::cpu::Isa;
 use crate::device::{Device, Exec, Precision, Tensor};
-pub(crate) use crate::ops::testing::{assert_shape_error, cpus, devices, gpus, label, noise, round_to, stored};
+pub(crate) use crate::ops::testing::{assert_shape_error, devices, gpus, label, noise, round_to, stored};
 use crate::ops::testing::{keep, try_run};
 use crate::tensor::{DType, HostTensor};
 

@@ -79,7 +79,7 @@ impl Data {
                 Activation::Gelu => x.map(gelu, |x| gelu(f64::from(x)) as f32),
                 Activation::QuickGelu => x.map(|x| x / (1.0 + (-1.702 * x).exp()), |x| x / (1.0 + (-1.702 * x).exp())),
                 Activation::Silu => x.map(|x| x / (1.0 + (-x).exp()), |x| x / (1.0 + (-x).exp())),
-                // Where there is a kernel for the products alone, their results are stored in between.
+                // In plain loops the results of the products are stored in between.
                 Activation::Geglu => {
                     let gate = column(i, n + j).map(gelu, |x| gelu(f64::from(round(x))) as f32);
                     x.map(|x| x * gate.exact, |x| round(round(x) * gate.plain))

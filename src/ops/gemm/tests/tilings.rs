@@ -1,18 +1,19 @@
 //! Each kernel of the GPU by itself, whatever a layer would take.
 
 use super::*;
-use crate::device::Buffer;
+use crate::ops::gemm::tiling::{LINEAR, Tiling};
 
 /// With one kernel; without a residual if not `residual`.
-fn product(device: &Device, tiling: &gpu::Tiling, data: &Data, activation: Activation, residual: bool) -> Vec<f32> {
+fn product(device: &Device, tiling: &Tiling, data: &Data, activation: Activation, residual: bool) -> Vec<f32> {
     let [m, k, n] = data.sizes;
-    let weight = Buffer::from_f32(device, [n, k], device.storage(), &data.weight).unwrap();
-    let bias = Buffer::from_f32(device, [n], DType::F32, &data.bias).unwrap();
+    let layer = data.layer(device, Precision::F32, activation == Activation::Geglu);
     run(device, |e| {
         let x = e.input([m, k], &data.x)?;
         let residual = if residual { Some(e.input([m, n], &data.residual)?) } else { None };
         let mut out = e.alloc([m, n], device.storage())?;
-        gpu::product(e, tiling, &x, &weight, &bias, activation, residual.as_ref(), &mut out)?;
+        if let Some(matrix) = layer.packed.matrix(e)? {
+            gpu::product(e, tiling, &x, &matrix.weight, &matrix.bias, activation, residual.as_ref(), &mut out)?;
+        }
         Ok(out)
     })
     .unwrap()
@@ -30,7 +31,7 @@ fn edges([rows, columns]: [usize; 2]) -> impl Iterator<Item = [usize; 3]> {
 #[test]
 fn integers_are_exact_at_every_edge_of_a_tile() {
     for device in gpus() {
-        for tiling in &gpu::TILINGS {
+        for tiling in &LINEAR {
             for sizes in edges(tiling.tile) {
                 let data = Data::new(sizes, false, integers);
                 let sums = data.reference(&device, Precision::F32, Activation::None);
@@ -49,7 +50,7 @@ fn nothing_is_rounded_before_the_result() {
     data.x = [2048.0, 1.0, 1.0, 1.0].map(|x| [&[x][..], &[0.0; 15]].concat()).concat().repeat(3); // one in each step of 16
     (data.bias, data.residual) = (vec![2049.0; 168], vec![-4096.0; 3 * 168]);
     for device in gpus() {
-        for tiling in &gpu::TILINGS {
+        for tiling in &LINEAR {
             let found = product(&device, tiling, &data, Activation::None, true);
             assert_equal(&found, &[4.0; 3 * 168], &format!("{tiling:?} on {}", label(&device)));
         }
@@ -60,7 +61,7 @@ fn nothing_is_rounded_before_the_result() {
 fn check(device: &Device, data: &Data, activation: Activation, residual: bool) {
     let reference = data.reference(device, Precision::F32, activation);
     let mut first: Option<Vec<f32>> = None;
-    for tiling in &gpu::TILINGS {
+    for tiling in gpu::tilings(activation) {
         let found = product(device, tiling, data, activation, residual);
         let what = format!("{:?}, {activation:?}, residual: {residual}, by {tiling:?}", data.sizes);
         assert_close(device, &found, &reference, &what);
@@ -73,6 +74,7 @@ fn tilings_change_no_bit() {
     for device in gpus() {
         for sizes in [[1, 8, 8], [63, 24, 56], [65, 40, 64], [37, 136, 152], [127, 32, 160], [129, 72, 168], [40, 136, 328]] {
             check(&device, &Data::new(sizes, false, noise), Activation::QuickGelu, true);
+            check(&device, &Data::new(sizes, true, noise), Activation::Geglu, true);
         }
     }
 }
@@ -80,9 +82,9 @@ fn tilings_change_no_bit() {
 #[test]
 fn every_activation_follows_with_and_without_bias_and_residual() {
     for device in gpus() {
-        for activation in ACTIVATIONS.into_iter().filter(|&activation| activation != Activation::Geglu) {
+        for activation in ACTIVATIONS {
             for (bias, residual) in [(true, true), (true, false), (false, true), (false, false)] {
-                let mut data = Data::new([21, 40, 168], false, noise);
+                let mut data = Data::new([21, 40, 168], activation == Activation::Geglu, noise);
                 if !bias {
                     data.bias.fill(0.0); // as layers without one have it
                 }
