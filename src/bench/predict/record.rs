@@ -18,6 +18,8 @@ use std::time::Instant;
 pub(super) struct Operation {
     pub cost: Cost,
     pub launches: Vec<Launch>,
+    /// Bytes of the weights and the bias of a layer.
+    pub weights: u64,
     /// Bytes copied and filled by the driver.
     pub copied: u64,
     pub filled: u64,
@@ -90,24 +92,32 @@ impl Recorder<'_> {
     fn pass(&self, name: &'static str, times: usize, mut pass: impl FnMut(&Exec<'_>) -> Result<()> + Send) -> Result<Pass> {
         let plan = Plan::record(self.device, &mut pass)?;
         self.log.take();
+        let top = self.log.top();
         let costs = Costs::default();
         Arena::new().run_observed(self.device, &plan, Some(&costs), pass)?;
         let costs = costs.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let operation = |cost| Operation { cost, launches: Vec::new(), copied: 0, filled: 0 };
+        let operation = |cost| Operation { cost, launches: Vec::new(), weights: 0, copied: 0, filled: 0 };
         let mut operations: Vec<Operation> = costs.into_iter().map(operation).collect();
-        let mut begun = 0;
+        let mut begun = 0usize;
         for work in self.log.take() {
             if matches!(work, Work::Mark) {
                 begun += 1;
                 continue;
             }
-            let current: Option<&mut Operation> = begun.checked_sub(1usize).and_then(|i: usize| operations.get_mut(i));
+            let current: Option<&mut Operation> = begun.checked_sub(1).and_then(|i| operations.get_mut(i));
             let Some(operation) = current else {
                 let message = format!("work before the first of {} operations, or after more than that", operations.len());
                 return Err(Error::Internal { op: "prediction", message });
             };
             match work {
-                Work::Launch(launch) => operation.launches.push(launch),
+                Work::Launch(launch) => {
+                    // Buffers are older than the pass; of those that a layer's kernels take, weights and bias come first.
+                    if ["linear", "conv2d"].contains(&operation.cost.op) {
+                        let buffers = launch.addresses.iter().zip(&launch.shape.tensors).filter(|(address, _)| **address < top);
+                        operation.weights += buffers.take(2).map(|(_, bytes)| bytes).sum::<u64>();
+                    }
+                    operation.launches.push(launch);
+                }
                 Work::Copy { bytes } => operation.copied += bytes,
                 Work::Fill { bytes } => operation.filled += bytes,
                 Work::Mark => {}

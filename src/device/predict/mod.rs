@@ -95,12 +95,28 @@ pub(crate) enum Work {
 
 /// What passes put into the queue of a predicted GPU.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<Work>>>);
+pub(crate) struct Log(Arc<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    works: Mutex<Vec<Work>>,
+    /// Bytes of addresses given out.
+    given: AtomicU64,
+}
 
 impl Log {
     /// Takes out everything since the last call.
     pub fn take(&self) -> Vec<Work> {
-        std::mem::take(&mut lock(&self.0))
+        std::mem::take(&mut lock(&self.0.works))
+    }
+
+    /// What is allocated from now on has no lower address.
+    pub fn top(&self) -> u64 {
+        ALIGN + self.0.given.load(Ordering::Relaxed)
+    }
+
+    fn give(&self, bytes: u64) -> u64 {
+        ALIGN + self.0.given.fetch_add(bytes.next_multiple_of(ALIGN).max(ALIGN), Ordering::Relaxed)
     }
 }
 
@@ -121,7 +137,6 @@ pub(super) struct Predicted {
     card: Card,
     log: Log,
     allocations: Mutex<BTreeMap<u64, Allocation>>,
-    next: AtomicU64,
     kernels: Mutex<Vec<Kernel>>,
     capture: Mutex<Option<Vec<Work>>>,
     graphs: Mutex<HashMap<u64, Vec<Work>>>,
@@ -133,7 +148,6 @@ impl Predicted {
             card,
             log,
             allocations: Mutex::default(),
-            next: AtomicU64::new(ALIGN),
             kernels: Mutex::default(),
             capture: Mutex::default(),
             graphs: Mutex::default(),
@@ -143,7 +157,7 @@ impl Predicted {
     fn submit(&self, work: Work) {
         match &mut *lock(&self.capture) {
             Some(captured) => captured.push(work),
-            None => lock(&self.log.0).push(work),
+            None => lock(&self.log.0.works).push(work),
         }
     }
 
@@ -176,7 +190,7 @@ impl Backend for Predicted {
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        let address = self.next.fetch_add((bytes as u64).next_multiple_of(ALIGN), Ordering::Relaxed);
+        let address = self.log.give(bytes as u64);
         lock(&self.allocations).insert(address, Allocation { bytes: bytes as u64, content: None });
         Ok(address)
     }
@@ -292,7 +306,7 @@ impl Backend for Predicted {
 
     fn end_capture(&self) -> Result<GraphHandle> {
         let captured = lock(&self.capture).take().ok_or_else(|| self.failed("capture", "no capture was begun".into()))?;
-        let number = self.next.fetch_add(ALIGN, Ordering::Relaxed);
+        let number = self.log.give(1);
         lock(&self.graphs).insert(number, captured);
         Ok(GraphHandle(number))
     }
