@@ -53,13 +53,8 @@ pub fn attention<'e>(
     k: Columns<'_, '_>,
     v: Columns<'_, '_>,
 ) -> Result<Tensor<'e>> {
-    let shape = AttentionShape::check(&settings, q, k, v)?;
-    if exec.device().is_predicted() {
-        let out = exec.alloc([shape.batch, shape.queries, shape.width()], exec.storage())?;
-        exec.begin(Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() / 2 });
-        return Ok(out); // no kernel yet: counted only
-    }
     let cpu = exec.device().cpu_only(OP)?;
+    let shape = AttentionShape::check(&settings, q, k, v)?;
     let mut out = exec.alloc([shape.batch, shape.queries, shape.width()], DType::F32)?;
     let cost = Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() };
     let [k_words, v_words] = panels::packed_words(cpu, &shape);
@@ -101,7 +96,7 @@ impl AttentionShape {
         }
         for (name, part) in [("q", q), ("k", k), ("v", v)] {
             let shape = part.tensor.shape();
-            if shape.dims().len() != 3 || shape.is_empty() || (part.tensor.dtype() != DType::F32 && false) {
+            if shape.dims().len() != 3 || shape.is_empty() || part.tensor.dtype() != DType::F32 {
                 return fail(format!("{name} is {:?}, not f32 [B, T, C] with something in it", part.tensor));
             }
             if part.column.checked_add(width).is_none_or(|end| end > shape.last()) {
