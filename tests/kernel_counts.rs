@@ -80,6 +80,28 @@ const TILES: [(&str, [u32; 2], u32); 3] = [
     ("gemm_nt_64x64_f16", [64, 64], 32_768),
 ];
 
+/// conv2d, 3x3, of images of 16 x 16 with two inputs, a channel bias and a residual.
+fn conv(entry: &str, tile: [u32; 2], shared: u32, images: u32, [x, skip, outputs]: [u32; 3]) -> (Kernel, Report, Duration) {
+    let (kernel, memory) = (kernel(entry), Memory::new());
+    let values = |rows: u32, columns: u32| sixteen_bit(&memory, (rows * columns) as usize);
+    let (positions, channels) = (images * 256, x + skip);
+    let y = memory.alloc(2 * u64::from(positions * outputs));
+    let arguments = Arguments::default()
+        .all(&[y, values(positions, x), values(positions, skip), values(outputs, 9 * channels)], u64::to_le_bytes)
+        .all(&[f32s(&memory, outputs as usize), values(1, outputs), values(positions, outputs)], u64::to_le_bytes)
+        .all(&[images, 16, 16, x, skip, 16, 16, 0, 16, 16, outputs, 3, 1, 1], u32::to_le_bytes);
+    let blocks = positions.div_ceil(tile[0]) * outputs.div_ceil(tile[1]);
+    let (report, time) = run(&kernel, &memory, [blocks, 1, 1], 128, shared, arguments);
+    (kernel, report, time)
+}
+
+const CONV_TILES: [(&str, [u32; 2], u32); 4] = [
+    ("conv2d_128x160_f16", [128, 160], 74_752),
+    ("conv2d_128x128_bf16", [128, 128], 66_560),
+    ("conv2d_64x64_f16", [64, 64], 33_280),
+    ("conv2d_128x32_bf16", [128, 32], 41_984),
+];
+
 #[test]
 fn the_simulator_knows_every_instruction_of_every_kernel_for_every_architecture() {
     for file in kernels::files() {
@@ -93,8 +115,9 @@ fn the_simulator_knows_every_instruction_of_every_kernel_for_every_architecture(
 
 #[test]
 fn the_main_loop_of_a_product_has_no_bank_conflicts_and_copies_16_bytes() {
-    for (entry, tile, shared) in TILES {
-        let (kernel, report, _) = gemm(entry, tile, shared, [256, 320, 256]);
+    let products = TILES.map(|(entry, tile, shared)| (entry, gemm(entry, tile, shared, [256, 320, 256])));
+    let convolutions = CONV_TILES.map(|(entry, tile, shared)| (entry, conv(entry, tile, shared, 1, [32, 64, 320])));
+    for (entry, (kernel, report, _)) in products.into_iter().chain(convolutions) {
         let sites = || kernel.sites().iter().zip(&report.counts.sites).filter(|(_, counts)| counts.warps > 0);
         let named = |name: &'static str| sites().filter(move |(site, _)| site.text.contains(name));
         for name in ["ldmatrix.", "cp.async.cg"] {
@@ -122,6 +145,24 @@ fn a_product_does_the_work_of_its_tiles_and_reads_each_byte_once_from_memory() {
     assert_eq!(report.counts.unique_written, 2 * u64::from(m * n));
     assert_eq!(report.counts.unique_read, 2 * u64::from(m * k + n * k + m * n) + 4 * u64::from(n));
     // At a width where the tensor cores bind, they do.
+    let bound = bound(kernel.sites(), &report.counts, Chip::by_name("a100").unwrap());
+    assert_eq!(bound.binding, Resource::Tensor, "{bound:?}");
+}
+
+#[test]
+fn a_convolution_does_the_work_of_its_tiles_and_reads_each_byte_once_from_memory() {
+    let (images, [x, skip, outputs]) = (2, [96, 64, 160]);
+    let (kernel, report, _) = conv("conv2d_128x160_f16", [128, 160], 74_752, images, [x, skip, outputs]);
+    let (positions, channels) = (images * 256, x + skip);
+    let tensor = |(site, counts): (&ptxsim::count::Site, &SiteCounts)| match site.class {
+        Class::Tensor => site.flops * counts.warps,
+        _ => 0,
+    };
+    let flops: u64 = kernel.sites().iter().zip(&report.counts.sites).map(tensor).sum();
+    assert_eq!(flops, 2 * u64::from(positions * outputs * 9 * channels), "the tiles fit, so nothing is padded");
+    assert_eq!(report.counts.unique_written, 2 * u64::from(positions * outputs));
+    let read = 2 * u64::from(positions * channels + outputs * 9 * channels + positions * outputs + outputs);
+    assert_eq!(report.counts.unique_read, read + 4 * u64::from(outputs));
     let bound = bound(kernel.sites(), &report.counts, Chip::by_name("a100").unwrap());
     assert_eq!(bound.binding, Resource::Tensor, "{bound:?}");
 }

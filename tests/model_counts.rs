@@ -54,7 +54,7 @@ fn count_unet(unet: &Unet, halves: Halves) -> (f64, f64) {
     let conditions = Conditions { time: &time, step: 0, text: &text, text_rows: &rows, halves };
     let plan = Plan::record(&device, |exec| {
         let latents = exec.input([1, 64, 64, 4], &[])?;
-        unet.forward(exec, latents, &conditions).map(drop)
+        unet.forward(exec, &latents, &conditions).map(drop)
     })
     .unwrap();
     eprintln!("unet {halves:?}: arena {:.1} MB", plan.bytes() as f64 / 1e6);

@@ -61,7 +61,7 @@ fn unet(name: &str) {
         let conditions = Conditions { time: &time, step, text: &text, text_rows: &[0, 1], halves };
         let mut result = Vec::new();
         run(&case, (step == 0).then_some(&watch), |exec| {
-            let y = unet.forward(exec, exec.input(image, &sample)?, &conditions)?;
+            let y = unet.forward(exec, &exec.input(image, &sample)?, &conditions)?;
             result = vec![0.0; y.shape().len()];
             y.read_f32(&mut result)
         });

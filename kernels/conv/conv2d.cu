@@ -14,15 +14,26 @@
 // in ascending steps of 16 whatever the tile; the rest is added in f32 in the order of the formula and the result is rounded once. So
 // neither B, nor the place of an image, nor the entry changes a bit. `residual` may be y; nothing else may overlap y.
 //
-// Entries                    threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  blocks an SM (A100, H100, 4090)
-//   conv2d_128x160_{f16,bf16}  128    128 x 160 x 32    4        74752
-//   conv2d_128x128_{f16,bf16}  128    128 x 128 x 32    4        66560
-//   conv2d_128x32_{f16,bf16}   128    128 x  32 x 32    4        41984
-//   conv2d_64x64_{f16,bf16}    128     64 x  64 x 32    4        33280
-//   conv2d_any_{f16,bf16}      128     64 x  64 x 32    4        33280
+//                                                                                                 blocks an SM
+// Entries                     threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  (A100, H100, 4090)
+//   conv2d_128x160_{f16,bf16}  128    128 x 160 x 32    4        74752          227 (239)          2, 2, 1
+//   conv2d_128x128_{f16,bf16}  128    128 x 128 x 32    4        66560          201 (210)          2, 2, 1
+//   conv2d_128x32_{f16,bf16}   128    128 x  32 x 32    4        41984           93 (94)           3, 5, 2
+//   conv2d_64x64_{f16,bf16}    128     64 x  64 x 32    4        33280           92 (95)           4, 5, 2
+//   conv2d_any_{f16,bf16}      128     64 x  64 x 32    4        33280           92 (94)           4, 5, 2
 // Grid: ceil(M / tile M) * ceil(N / tile N) blocks in x.
 // All but `any` need X and S to be multiples of 8 and x, skip and W to be aligned to 16 bytes. `any` takes all sizes and gathers element
 // by element: for the 4 channels of latents, the 3 of images, and tests. 128x32 is for the few channels that they have as results.
+//
+// Moves 2 (B H W C + taps C N + M N) bytes (+ 2 M N with a residual) for 2 M N K FLOP: at 320 channels 1,440 FLOP for a byte of x and y, so
+// the tensor cores bind everywhere. What a block takes in a step, and so its times, are those of a linear layer (../gemm/gemm_nt.cu);
+// of x it is mostly from L2, where all nine taps of a band of tiles find their pixels.
+// Predicted, large M: A100 0.85 of 312 TFLOP/s; H100 0.80 of the 610 that mma.sync reaches (of 989 by wgmma). Measured: not yet.
+//
+// Ladder
+//   Taps outside, channels inside: a thread looks up its pixels once for each tap, and steps through channels by adding to a pointer.
+//     With channels outside it would look up nine pixels for each 32 channels. Predicted only.
+//   Corners of windows in shared memory, not in registers: 8 registers a thread, which the 160 columns need. Predicted only.
 #include "../gemm/tile.cuh"
 
 struct Conv2dParams {

@@ -12,11 +12,11 @@
 //
 //                                                                                                 blocks an SM
 // Entries                     threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  (A100, H100, 4090)
-//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        73728          240 (244)          2, 2, 1
-//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        65536          214 (218)          2, 2, 1
-//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        32768           95 (96)           4, 5, 3
-//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        32768          109 (106)          4, 4, 3
-// and the same four as gemm_nt_geglu_*.
+//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        73728          240 (246)          2, 2, 1
+//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        65536          212 (216)          2, 2, 1
+//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        32768           94 (96)           4, 5, 3
+//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        32768          127 (128)          4, 4, 3
+// and the same four as gemm_nt_geglu_*, with at most 4 registers more.
 // Grid: ceil(M / tile M) * ceil(N / tile N) blocks in x. M, N, K are at least 1, and K below 2^23.
 // The first three need K to be a multiple of 8 and x and W to be aligned to 16 bytes. `any` takes all sizes and loads element by
 // element through registers: for what is rare and small. M and N are free in all of them; y is written, and residual read, in vectors

@@ -93,7 +93,7 @@ fn unet(case: &Case, spec: &ModelSpec, model: &ModelDir, device: &Device, precis
     let conditions = Conditions { time: &time, step: 0, text: &text, text_rows: &rows, halves };
     let name = format!("unet {}x{} batch {}{label}", case.size.0, case.size.1, case.batch);
     passes(case, name, device, precision, None, |exec| {
-        unet.forward(exec, exec.input([case.batch, height, width, channels], &latents)?, &conditions).map(drop)
+        unet.forward(exec, &exec.input([case.batch, height, width, channels], &latents)?, &conditions).map(drop)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Memory that outlives a pass.
 
 use super::Device;
-use super::gpu::DeviceMemory;
+use super::gpu::{DeviceMemory, Gpu};
 use super::tensor::Place;
 use crate::tensor::{DType, HostTensor, Shape};
 use crate::{Error, Result};
@@ -242,6 +242,93 @@ impl Buffer {
             Memory::Host(block) => block.ptr(),
             Memory::Device(_) => panic!("the elements of a buffer on a GPU: view it and read_f32 copies them"),
         }
+    }
+
+    /// Copies `values` to a buffer of floats on a GPU, from its element `start` on, converted to its type.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if they do not reach the GPU.
+    ///
+    /// # Panics
+    /// If they do not fit there, or on a CPU.
+    pub fn write_f32(&mut self, start: usize, values: &[f32]) -> Result<()> {
+        let (gpu, to) = self.part(start, values.len());
+        if values.is_empty() { Ok(()) } else { gpu.write_f32(to, self.dtype, values) }
+    }
+
+    /// Copies integers to a buffer of them on a GPU, from its first element on.
+    ///
+    /// # Errors
+    /// As [`Buffer::write_f32`].
+    ///
+    /// # Panics
+    /// As [`Buffer::write_f32`], or if the element type is another.
+    pub fn write_u32(&mut self, values: &[u32]) -> Result<()> {
+        assert_eq!(self.dtype, DType::U32, "integers for a buffer of {}", self.dtype);
+        let (gpu, to) = self.part(0, values.len());
+        if values.is_empty() { Ok(()) } else { gpu.write_u32(to, values) }
+    }
+
+    /// Copies elements `from_start..from_start + len` of another buffer of this GPU here, from element `start` on. It is queued, like a
+    /// launch.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the GPU refuses.
+    ///
+    /// # Panics
+    /// If the elements are not there, the types or the GPUs differ, or on a CPU.
+    pub fn copy_part(&mut self, start: usize, from: &Buffer, from_start: usize, len: usize) -> Result<()> {
+        let ((gpu, to), (other, from_place)) = (self.part(start, len), from.part(from_start, len));
+        assert!(gpu.is(other) && self.dtype == from.dtype, "{} elements for a buffer of {}", from.dtype, self.dtype);
+        if len == 0 { Ok(()) } else { gpu.copy(to, from_place, len * self.dtype.size()) }
+    }
+
+    /// Copies elements of a buffer on a GPU out, from `start` on, as f32. This waits for all work before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the GPU failed.
+    ///
+    /// # Panics
+    /// If they are not there, or on a CPU.
+    pub fn read_f32(&self, start: usize, out: &mut [f32]) -> Result<()> {
+        let (gpu, from) = self.part(start, out.len());
+        if out.is_empty() { Ok(()) } else { gpu.read_f32(from, self.dtype, out) }
+    }
+
+    /// As [`Buffer::read_f32`], for the first bytes of a buffer of them.
+    ///
+    /// # Errors
+    /// As [`Buffer::read_f32`].
+    ///
+    /// # Panics
+    /// As [`Buffer::read_f32`], or if the element type is another.
+    pub fn read_u8(&self, out: &mut [u8]) -> Result<()> {
+        self.read_integers(DType::U8, out)
+    }
+
+    /// As [`Buffer::read_u8`], for a buffer of u32.
+    ///
+    /// # Errors
+    /// As [`Buffer::read_u8`].
+    ///
+    /// # Panics
+    /// As [`Buffer::read_u8`].
+    pub fn read_u32(&self, out: &mut [u32]) -> Result<()> {
+        self.read_integers(DType::U32, out)
+    }
+
+    fn read_integers<T: bytemuck::Pod>(&self, dtype: DType, out: &mut [T]) -> Result<()> {
+        assert_eq!(self.dtype, dtype, "{dtype} of a buffer of {}", self.dtype);
+        let (gpu, from) = self.part(0, out.len());
+        if out.is_empty() { Ok(()) } else { gpu.read_pod(from, out) }
+    }
+
+    /// The GPU of this buffer, and the address of element `start`, at which there are `len`.
+    fn part(&self, start: usize, len: usize) -> (&Gpu, u64) {
+        let Memory::Device(memory) = &self.memory else { panic!("a buffer on a CPU: it is a slice") };
+        let fits = start.checked_add(len).is_some_and(|end| end <= self.shape.len());
+        assert!(fits, "{len} elements at {start} of a buffer of {:?}", self.shape);
+        (memory.gpu(), memory.address() + (start * self.dtype.size()) as u64)
     }
 
     /// The memory on a GPU.

@@ -262,6 +262,14 @@ impl<'p> Exec<'p> {
         Tensor::new(self, buffer.place(self.device, start), None, shape, buffer.dtype())
     }
 
+    /// As [`Exec::view_part`], for operations that write it. What they do not write stays as it was.
+    ///
+    /// # Panics
+    /// As [`Exec::view_part`].
+    pub fn view_part_mut<'e>(&'e self, buffer: &'e mut Buffer, start: usize, shape: impl Into<Shape>) -> Tensor<'e> {
+        self.view_part(buffer, start, shape).into_writable()
+    }
+
     /// Announces an operation. False while recording, when nothing is computed.
     pub fn begin(&self, cost: Cost) -> bool {
         match &self.mode {

@@ -24,6 +24,8 @@ pub struct Gpu {
 struct Shared {
     backend: Box<dyn Backend>,
     captures: CaptureLock,
+    #[cfg(test)]
+    allocations: std::sync::atomic::AtomicUsize,
     storage: DType,
     kernels: Mutex<HashMap<&'static str, Arc<Kernel>>>,
     /// For what stays on the host.
@@ -70,9 +72,16 @@ impl Gpu {
         if !matches!(storage, DType::F16 | DType::BF16) {
             return Err(Error::Internal { op: "device", message: format!("a GPU stores f16 or bf16, not {storage}") });
         }
-        Ok(Gpu {
-            shared: Arc::new(Shared { backend, captures: CaptureLock::default(), storage, kernels: Mutex::default(), host }),
-        })
+        let shared = Shared {
+            backend,
+            captures: CaptureLock::default(),
+            #[cfg(test)]
+            allocations: Default::default(),
+            storage,
+            kernels: Mutex::default(),
+            host,
+        };
+        Ok(Gpu { shared: Arc::new(shared) })
     }
 
     /// Element type of activations and weights.
@@ -159,9 +168,17 @@ impl Gpu {
         if turn.captures() && !self.is_simulated() {
             return Err(self.refuse("give memory", "this thread captures a pass"));
         }
+        #[cfg(test)]
+        self.shared.allocations.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let address = if bytes == 0 { 0 } else { self.backend().alloc(bytes)? };
         drop(turn);
         Ok(DeviceMemory { gpu: self.clone(), address, bytes })
+    }
+
+    /// How often memory was taken.
+    #[cfg(test)]
+    pub(crate) fn allocations(&self) -> usize {
+        self.shared.allocations.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Gives back what nothing uses any more: after the capture, if this thread captures.
@@ -239,6 +256,13 @@ impl Gpu {
         self.backend().download(from, out.len() * size, &mut |offset, piece| {
             decode(dtype, piece, &mut out[offset / size..][..piece.len() / size]);
         })
+    }
+
+    /// Reads integers or bytes at `from`.
+    pub(super) fn read_pod<T: bytemuck::Pod>(&self, from: u64, out: &mut [T]) -> Result<()> {
+        let _turn = self.outside_capture("give values to the host")?;
+        let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+        self.backend().download(from, out.len(), &mut |offset, piece| out[offset..][..piece.len()].copy_from_slice(piece))
     }
 
     /// Checks a launch without performing it, and loads its kernel.

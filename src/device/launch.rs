@@ -20,11 +20,12 @@ pub trait Params: Pod {
 
 /// `params! { struct AddParams { count: u64 } }`: the struct, laid out as in C, and its [`Params`].
 macro_rules! params {
-    ($visibility:vis struct $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+    ($(#[$attribute:meta])* $visibility:vis struct $name:ident { $($(#[$note:meta])* $seen:vis $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$attribute])*
         #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
         #[repr(C)]
         $visibility struct $name {
-            $($field: $type),*
+            $($(#[$note])* $seen $field: $type),*
         }
 
         impl $crate::device::Params for $name {
@@ -181,8 +182,14 @@ impl<'a> Launch<'a> {
 
     /// The next argument: a tensor that the kernel reads, or a null pointer.
     pub fn optional(self, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
+        let dtype = self.dtype;
+        self.optional_of(dtype, tensor)
+    }
+
+    /// As [`Launch::optional`], where the kernel reads elements of another type.
+    pub fn optional_of(self, dtype: DType, tensor: Option<&'a Tensor<'_>>) -> Launch<'a> {
         match tensor {
-            Some(tensor) => self.input(tensor),
+            Some(tensor) => self.input_of(dtype, tensor),
             None => self.argument(0),
         }
     }

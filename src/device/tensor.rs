@@ -27,8 +27,10 @@ pub(super) enum Place {
 pub struct Tensor<'e> {
     exec: &'e Exec<'e>,
     place: Place,
-    /// Number of this tensor in the plan; `None` for a read-only view of a [`Buffer`].
+    /// Number of this tensor in the plan; `None` for a view of a [`Buffer`].
     id: Option<u32>,
+    /// False for a view of a buffer that others may read.
+    writable: bool,
     shape: Shape,
     dtype: DType,
 }
@@ -36,7 +38,13 @@ pub struct Tensor<'e> {
 impl<'e> Tensor<'e> {
     /// `place` holds the values of `shape`, for as long as this tensor (with `id`) or the buffer it views (without) lives.
     pub(super) fn new(exec: &'e Exec<'e>, place: Place, id: Option<u32>, shape: Shape, dtype: DType) -> Tensor<'e> {
-        Tensor { exec, place, id, shape, dtype }
+        Tensor { exec, place, id, writable: id.is_some(), shape, dtype }
+    }
+
+    /// A view of a buffer that was borrowed exclusively.
+    pub(super) fn into_writable(mut self) -> Tensor<'e> {
+        self.writable = true;
+        self
     }
 
     /// Extents.
@@ -92,7 +100,7 @@ impl<'e> Tensor<'e> {
     /// The elements of an f32 tensor for writing, on the CPU.
     ///
     /// # Panics
-    /// While recording, on a GPU, if the element type is another, or for a view of a [`Buffer`].
+    /// While recording, on a GPU, if the element type is another, or for a read-only view of a [`Buffer`].
     pub fn f32_mut(&mut self) -> &mut [f32] {
         self.assert_writable();
         // SAFETY: as in `f32`, and borrowed exclusively with self.
@@ -100,9 +108,9 @@ impl<'e> Tensor<'e> {
     }
 
     /// # Panics
-    /// For a view of a [`Buffer`].
+    /// For a read-only view of a [`Buffer`].
     pub(super) fn assert_writable(&self) {
-        assert!(self.id.is_some(), "views of buffers are read-only");
+        assert!(self.writable, "this view of a buffer is read-only");
     }
 
     /// The memory of an f32 tensor on the CPU.
@@ -130,7 +138,7 @@ impl<'e> Tensor<'e> {
     /// [`crate::Error::Device`] if they do not reach the GPU; an internal error if the pass is being captured.
     ///
     /// # Panics
-    /// If the number of values is another, or this is a view of a [`Buffer`].
+    /// If the number of values is another, or this is a read-only view of a [`Buffer`].
     pub fn write_f32(&mut self, values: &[f32]) -> Result<()> {
         let Device::Gpu(gpu) = self.exec.device() else {
             if self.exec.is_running() {
@@ -162,7 +170,7 @@ impl<'e> Tensor<'e> {
     /// [`crate::Error::Device`] if the GPU refuses.
     ///
     /// # Panics
-    /// If this is a view of a [`Buffer`].
+    /// If this is a read-only view of a [`Buffer`].
     pub fn fill_bytes(&mut self, byte: u8) -> Result<()> {
         match self.exec.device() {
             Device::Cpu(_) if !self.exec.is_running() => Ok(()),
@@ -236,6 +244,38 @@ impl<'e> Tensor<'e> {
             }
         }
         Ok(())
+    }
+
+    /// Copies bytes out, on a GPU, as [`Tensor::read_f32`] does numbers.
+    ///
+    /// # Errors
+    /// As [`Tensor::read_f32`].
+    ///
+    /// # Panics
+    /// As [`Tensor::read_f32`]; if the element type is not u8, or this is not on a GPU.
+    pub fn read_u8(&self, out: &mut [u8]) -> Result<()> {
+        self.read_integers(DType::U8, out)
+    }
+
+    /// As [`Tensor::read_u8`], for elements of u32.
+    ///
+    /// # Errors
+    /// As [`Tensor::read_u8`].
+    ///
+    /// # Panics
+    /// As [`Tensor::read_u8`].
+    pub fn read_u32(&self, out: &mut [u32]) -> Result<()> {
+        self.read_integers(DType::U32, out)
+    }
+
+    fn read_integers<T: bytemuck::Pod>(&self, dtype: DType, out: &mut [T]) -> Result<()> {
+        assert!(self.dtype == dtype && out.len() == self.shape.len(), "{} elements {dtype} of {self:?}", out.len());
+        let Device::Gpu(gpu) = self.exec.device() else { panic!("tensors of integers are for GPUs") };
+        if !self.exec.is_running() || out.is_empty() {
+            return Ok(());
+        }
+        self.exec.check_transfer()?;
+        gpu.read_pod(self.address(), out)
     }
 
     /// Copies the values into a persistent buffer of the same length and element type.

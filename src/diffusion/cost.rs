@@ -39,7 +39,7 @@ impl Cost {
         let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &vec![0; outputs], halves };
         let unet = Plan::record(device, |exec| {
             let latents = exec.input([batch, height, width, channels], &[])?;
-            unet.forward(exec, latents, &conditions).map(drop)
+            unet.forward(exec, &latents, &conditions).map(drop)
         })?;
 
         let vae = VaeDecoder::new(spec.vae.clone(), device, Precision::F32, &Loader::declare())?;

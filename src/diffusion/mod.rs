@@ -3,6 +3,7 @@
 //! [`StableDiffusion`] holds the networks, [`schedulers`] say what to do with their predictions, and a [`Sampler`] runs both.
 
 mod cost;
+mod denoise;
 mod layout;
 mod model;
 mod prepared;

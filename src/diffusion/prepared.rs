@@ -1,10 +1,12 @@
 //! What is computed before the denoising loop, and one evaluation of the network with it.
 
+use super::denoise::Network;
 use super::model::StableDiffusion;
 use super::sampler::{Sample, Settings};
 use super::unet::{Conditions, Halves, TextState, TimeState};
-use crate::device::{Arena, Exec};
+use crate::device::{Arena, Device, Exec, Tensor};
 use crate::ops::elementwise::guidance;
+use crate::ops::sampler::Guidance;
 use crate::{Error, Result};
 
 /// Settings with the time biases and text keys and values that belong to them.
@@ -12,6 +14,8 @@ pub(super) struct Prepared<'m> {
     pub model: &'m StableDiffusion,
     pub settings: Settings,
     time: TimeState,
+    /// On a GPU, where all steps are one captured evaluation: the row of `time` for the step under way.
+    current: Option<TimeState>,
     /// The negative prompt first, if there is guidance, then the prompts of the batch.
     text: TextState,
 }
@@ -30,7 +34,11 @@ impl<'m> Prepared<'m> {
         let prompts = if savings.negative_once { 1 + max_batch } else { 2 * max_batch };
         let text = TextState::zeros(&model.device, &model.unet, prompts, settings.negative.len())?;
         let time = model.unet.time_state(&model.device, if savings.time_before_loop { timesteps.len() } else { 1 })?;
-        let mut prepared = Prepared { model, settings, time, text };
+        let current = match &model.device {
+            Device::Cpu(_) => None,
+            Device::Gpu(_) => Some(model.unet.time_state(&model.device, 1)?),
+        };
+        let mut prepared = Prepared { model, settings, time, current, text };
         if savings.time_before_loop {
             prepared.encode_time(arena, timesteps)?;
         }
@@ -93,10 +101,14 @@ impl<'m> Prepared<'m> {
         Ok(rows)
     }
 
-    /// Computes again at `step` what [`super::Savings`] says is not kept.
-    pub fn before_step(&mut self, arena: &mut Arena, samples: &[Sample<'_>], timestep: f32) -> Result<()> {
+    /// Computes again at `step` what [`super::Savings`] says is not kept, and selects the step's time on a GPU.
+    pub fn before_step(&mut self, arena: &mut Arena, samples: &[Sample<'_>], step: usize, timestep: f32) -> Result<()> {
         if !self.settings.savings.time_before_loop {
             self.encode_time(arena, &[timestep])?;
+        }
+        let row = self.row(step);
+        if let Some(current) = &mut self.current {
+            current.copy_step(&self.time, row)?;
         }
         if !self.settings.savings.text_before_loop {
             self.encode_prompts(arena, samples)?;
@@ -104,7 +116,17 @@ impl<'m> Prepared<'m> {
         Ok(())
     }
 
-    /// What step `step` computes for a batch.
+    /// Where the time biases of a step lie in `time`.
+    fn row(&self, step: usize) -> usize {
+        if self.settings.savings.time_before_loop { step } else { 0 }
+    }
+
+    /// How the halves of a prediction become one.
+    pub fn guidance(&self) -> Guidance {
+        if self.guided() { Guidance::Scale(self.settings.guidance) } else { Guidance::None }
+    }
+
+    /// What step `step` computes for a batch; on a GPU, the step that was selected last.
     pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t [usize]) -> Evaluation<'t> {
         let savings = &self.settings.savings;
         let halves = match (self.guided(), savings.shared_halves) {
@@ -112,8 +134,8 @@ impl<'m> Prepared<'m> {
             (true, true) => Halves::Both,
             (true, false) => Halves::BothSeparately,
         };
-        let step = if savings.time_before_loop { step } else { 0 };
-        let conditions = Conditions { time: &self.time, step, text: &self.text, text_rows: rows, halves };
+        let (time, step) = self.current.as_ref().map_or((&self.time, self.row(step)), |current| (current, 0));
+        let conditions = Conditions { time, step, text: &self.text, text_rows: rows, halves };
         Evaluation { model: self.model, conditions, guidance: self.settings.guidance, batch, shape: self.latent_shape() }
     }
 
@@ -148,10 +170,21 @@ impl Evaluation<'_> {
     pub fn run(&self, exec: &Exec<'_>, input: &[f32], output: &mut [f32]) -> Result<()> {
         let (height, width, channels) = self.shape;
         let latents = exec.input([self.batch, height, width, channels], input)?;
-        let mut prediction = self.model.unet.forward(exec, latents, &self.conditions)?;
+        let mut prediction = self.predict(exec, &latents)?;
+        drop(latents);
         if self.conditions.halves != Halves::Prompts {
             prediction = guidance(exec, &prediction, self.guidance)?;
         }
         prediction.read_f32(output)
+    }
+}
+
+impl Network for Evaluation<'_> {
+    fn predict<'e>(&self, exec: &'e Exec<'_>, input: &Tensor<'_>) -> Result<Tensor<'e>> {
+        self.model.unet.forward(exec, input, &self.conditions)
+    }
+
+    fn decode<'e>(&self, exec: &'e Exec<'_>, scaled: Tensor<'e>) -> Result<Tensor<'e>> {
+        self.model.vae.forward(exec, scaled)
     }
 }

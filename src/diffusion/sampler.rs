@@ -3,13 +3,12 @@
 //! Sample i depends on the model, its prompt, its seed and the settings only: not on the batch it is in, its place there,
 //! or the number of threads.
 
-use super::layout::{to_channels_first, to_channels_last};
+use super::denoise::{Batch, Denoiser};
 use super::model::StableDiffusion;
 use super::prepared::Prepared;
 use super::schedulers::Scheduler;
-use crate::device::{Arena, Plan};
-use crate::ops::elementwise::{all_finite, to_pixels};
-use crate::rng::{RngKind, SampleNoise};
+use crate::device::Arena;
+use crate::rng::RngKind;
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -87,8 +86,7 @@ pub struct Sampler<'m> {
     scheduler: Box<dyn Scheduler>,
     max_batch: usize,
     arena: Arena,
-    /// `[B, h, w, C]`.
-    latents: Vec<f32>,
+    denoiser: Denoiser,
 }
 
 impl<'m> Sampler<'m> {
@@ -109,7 +107,8 @@ impl<'m> Sampler<'m> {
         model.spec.check_batch(max_batch)?;
         let mut arena = Arena::new();
         let prepared = Prepared::new(model, settings, scheduler.timesteps(), max_batch, &mut arena)?;
-        Ok(Sampler { prepared, scheduler, max_batch, arena, latents: Vec::new() })
+        let denoiser = Denoiser::new(&prepared, scheduler.plan(), max_batch)?;
+        Ok(Sampler { prepared, scheduler, max_batch, arena, denoiser })
     }
 
     /// The settings.
@@ -138,87 +137,14 @@ impl<'m> Sampler<'m> {
         }
         self.prepared.check(samples)?;
         let rows = self.prepared.encode_prompts(&mut self.arena, samples)?;
-        let rng = self.settings().rng;
-        let mut noise: Vec<SampleNoise> = samples.iter().map(|s| SampleNoise::new(rng, s.seed)).collect();
-        self.start(samples, &mut noise);
-        let device = &self.prepared.model.device;
-        device.install(|| self.denoise(samples, &rows, &mut noise, progress))?;
-        let evaluations = self.evaluations();
+        let (evaluations, device) = (self.evaluations(), &self.prepared.model.device);
+        let batch =
+            Batch { prepared: &mut self.prepared, scheduler: &mut *self.scheduler, arena: &mut self.arena, samples, rows: &rows };
+        device.install(|| self.denoiser.run(batch, progress))?;
         let decode = |i| match progress(evaluations, evaluations) {
-            ControlFlow::Continue(()) => self.decode(i),
+            ControlFlow::Continue(()) => self.denoiser.decode(&self.prepared, &mut self.arena, i),
             ControlFlow::Break(()) => Err(Error::Interrupted),
         };
         (0..samples.len()).map(decode).collect()
-    }
-
-    /// Initial latents of all samples.
-    fn start(&mut self, samples: &[Sample<'_>], noise: &mut [SampleNoise]) {
-        let (len, (_, _, channels)) = (self.latent_len(), self.prepared.latent_shape());
-        let sigma = self.scheduler.init_noise_sigma();
-        self.latents.clear();
-        self.latents.resize(samples.len() * len, 0.0);
-        let mut planes = vec![0.0; len];
-        for ((sample, noise), latents) in samples.iter().zip(noise).zip(self.latents.chunks_exact_mut(len)) {
-            match sample.latents {
-                Some(given) => planes.copy_from_slice(given),
-                None => noise.fill_normal(0, &mut planes),
-            }
-            planes.iter_mut().for_each(|x| *x *= sigma);
-            to_channels_last(&planes, channels, latents);
-        }
-    }
-
-    /// The loop over the steps. After the first step it takes no memory (a worker thread's scratch apart, in its first product).
-    fn denoise(
-        &mut self,
-        samples: &[Sample<'_>],
-        rows: &[usize],
-        noise: &mut [SampleNoise],
-        progress: &mut Progress<'_>,
-    ) -> Result<()> {
-        let (device, batch, steps) = (&self.prepared.model.device, samples.len(), self.evaluations());
-        let (len, (_, _, channels)) = (self.latent_len(), self.prepared.latent_shape());
-        let mut planes = vec![0.0; len];
-        let mut output = vec![0.0; batch * len];
-        let mut input = vec![0.0; batch * len];
-        let plan = Plan::record(device, |exec| self.prepared.evaluation(0, batch, rows).run(exec, &[], &mut []))?;
-        self.arena.reserve(device, &plan)?;
-        self.scheduler.reset();
-        for step in 0..steps {
-            if progress(step, steps).is_break() {
-                return Err(Error::Interrupted);
-            }
-            self.prepared.before_step(&mut self.arena, samples, self.scheduler.timesteps()[step])?;
-            let scale = self.scheduler.scale_input(step);
-            input.iter_mut().zip(&self.latents).for_each(|(x, latent)| *x = latent * scale);
-            let evaluation = self.prepared.evaluation(step, batch, rows);
-            self.arena.run(device, &plan, |exec| evaluation.run(exec, &input, &mut output))?;
-            // The initial latents are draw 0.
-            let stream = 1 + step as u32;
-            self.scheduler.step(step, &output, &mut self.latents, &mut |out| {
-                for (noise, out) in noise.iter_mut().zip(out.chunks_exact_mut(len)) {
-                    noise.fill_normal(stream, &mut planes);
-                    to_channels_last(&planes, channels, out);
-                }
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Decodes sample `i`; one at a time, because the images between the layers are large.
-    fn decode(&mut self, i: usize) -> Result<Generated> {
-        let (model, settings) = (self.prepared.model, &self.prepared.settings);
-        let ((height, width, channels), len) = (self.prepared.latent_shape(), self.latent_len());
-        let latents = &self.latents[i * len..][..len];
-        let mut planes = vec![0.0; len];
-        to_channels_first(latents, channels, &mut planes);
-        let factor = model.vae.config().scaling_factor;
-        let scaled: Vec<f32> = latents.iter().map(|x| x / factor).collect();
-        let mut pixels = vec![0; settings.height * settings.width * model.vae.config().image_channels];
-        let finite = self.arena.run_once(&model.device, |exec| {
-            let image = model.vae.forward(exec, exec.input([1, height, width, channels], &scaled)?)?;
-            to_pixels(exec, &image, &mut pixels)
-        })?;
-        Ok(Generated { pixels, finite: finite && all_finite(&planes), latents: planes })
     }
 }

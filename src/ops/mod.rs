@@ -11,6 +11,7 @@ pub mod elementwise;
 pub mod embed;
 pub mod gemm;
 pub mod norm;
+pub mod sampler;
 pub mod softmax;
 #[cfg(test)]
 pub(crate) mod testing;

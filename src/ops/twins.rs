@@ -5,6 +5,7 @@ use super::elementwise::gpu::{AddParams, ScaleParams, SiluParams};
 use super::embed::gpu::EmbedParams;
 use super::gemm::gpu::GemmNtParams;
 use super::norm::gpu::{GroupNormParams, LayerNormParams};
+use super::sampler::gpu::{PixelsParams, StartParams, StepParams, StepWeights, UnscaleParams};
 use super::softmax::gpu::SoftmaxParams;
 use crate::device::Params;
 use crate::device::kernels::files;
@@ -32,9 +33,14 @@ fn twins() -> BTreeMap<&'static str, Layout> {
         twin::<GemmNtParams>(),
         twin::<GroupNormParams>(),
         twin::<LayerNormParams>(),
+        twin::<PixelsParams>(),
         twin::<ScaleParams>(),
         twin::<SiluParams>(),
         twin::<SoftmaxParams>(),
+        twin::<StartParams>(),
+        twin::<StepParams>(),
+        twin::<StepWeights>(),
+        twin::<UnscaleParams>(),
     ])
 }
 
@@ -102,13 +108,16 @@ fn parameters_lie_where_the_kernels_read_them() {
     }
 }
 
+/// How the names of structs end that kernels read: as an argument, or from memory.
+const SUFFIXES: [&str; 2] = ["Params", "Weights"];
+
 /// Those that launches take without the macro of `PARAMS_LAYOUT`, and those that the list above lacks.
 #[test]
 fn every_struct_of_parameters_is_compared() {
     let known: BTreeSet<String> = twins().into_keys().map(str::to_owned).collect();
     let named = |texts: Vec<(PathBuf, String)>| -> BTreeSet<String> {
         let words = |text: &str| between(text, "struct ", " {").map(str::to_owned).collect::<Vec<_>>();
-        texts.iter().flat_map(|(_, text)| words(text)).filter(|name| name.ends_with("Params")).collect()
+        texts.iter().flat_map(|(_, text)| words(text)).filter(|name| SUFFIXES.iter().any(|end| name.ends_with(end))).collect()
     };
     assert_eq!(named(texts("kernels", ".cu")), known);
     assert_eq!(named(texts("src/ops", "gpu.rs")), known);

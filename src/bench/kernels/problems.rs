@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::device::{Buffer, Device, Exec, Precision, Tensor};
+use crate::ops::conv::{self, Conv2d, Fused};
 use crate::ops::gemm::{self, Activation, Linear};
 use crate::ops::norm::{self, GroupCase, Norm};
 use crate::ops::{RowsCase, elementwise, embed, softmax};
@@ -119,6 +120,7 @@ pub(super) fn all() -> Vec<Problem> {
     let norms = norm::group_cases().into_iter().map(group_norm).chain(norm::layer_cases().into_iter().map(layer_norm));
     let others = softmax::cases().into_iter().map(rows_softmax);
     let sums = elementwise::cases().into_iter().map(sum);
+    let products = products.chain(conv::cases().into_iter().map(convolution));
     products.chain(norms).chain(others).chain(sums).chain(embed::cases().into_iter().map(embedding)).collect()
 }
 
@@ -142,6 +144,44 @@ fn product(case: gemm::Case) -> Problem {
     let shape = [("m", rows), ("n", outputs), ("k", inputs)];
     let problem = Problem::new("gemm_nt", name, &shape, case.flops(), move |size| case.bytes(size), make);
     Problem { bias: true, activation: activation.name(), residual, ..problem }
+}
+
+fn convolution(case: conv::Case) -> Problem {
+    let conv::Case {
+        name,
+        batch,
+        size: [height, width],
+        channels: [c1, c2],
+        outputs,
+        kernel,
+        stride,
+        padding,
+        upsample,
+        residual,
+    } = case;
+    let [rows, columns] = case.result();
+    let make = move |device: &Device, noise: &mut Noise| {
+        let shape = [outputs, c1 + c2, kernel, kernel];
+        let (w, b) = (noise.stored(shape.iter().product()), noise.values(outputs));
+        let (w, b) = (weight(&shape, &w), Some(weight(&[outputs], &b)));
+        let layer = Conv2d::prepare(device, Precision::F32, w, b, stride, padding)?;
+        let x = noise.buffer(device, &[batch, height, width, c1])?;
+        let skip = (c2 > 0).then(|| noise.buffer(device, &[batch, height, width, c2])).transpose()?;
+        let added = residual.then(|| noise.buffer(device, &[batch, rows, columns, outputs])).transpose()?;
+        Ok(pass(move |exec| {
+            let (skip, added) = (skip.as_ref().map(|skip| exec.view(skip)), added.as_ref().map(|added| exec.view(added)));
+            let fused = Fused { skip: skip.as_ref(), upsample, channel_bias: None, residual: added.as_ref() };
+            conv::conv2d(exec, &layer, &exec.view(&x), fused)
+        }))
+    };
+    let mut shape = vec![("n", batch), ("h", height), ("w", width), ("c", c1 + c2), ("o", outputs), ("kernel", kernel)];
+    shape.extend(
+        [("stride", stride), ("skip", c2), ("up", usize::from(upsample.is_some()))]
+            .into_iter()
+            .filter(|&(name, value)| value != if name == "stride" { 1 } else { 0 }),
+    );
+    let problem = Problem::new("conv2d", name, &shape, case.flops(), move |size| case.bytes(size), make);
+    Problem { bias: true, residual, ..problem }
 }
 
 /// The usual epsilon of SD's norms.

@@ -119,8 +119,8 @@ impl Unet {
     ///
     /// # Errors
     /// [`Error::Shape`] for latents or text of another shape.
-    pub fn forward<'e>(&self, exec: &'e Exec<'_>, latents: Tensor<'e>, conditions: &Conditions<'_>) -> Result<Tensor<'e>> {
-        self.check(&latents, conditions)?;
+    pub fn forward<'e>(&self, exec: &'e Exec<'_>, latents: &Tensor<'_>, conditions: &Conditions<'_>) -> Result<Tensor<'e>> {
+        self.check(latents, conditions)?;
         let pass = Pass {
             time: conditions.time,
             step: conditions.step,
@@ -128,13 +128,13 @@ impl Unet {
             text_rows: conditions.text_rows,
             halves_shared: Cell::new(conditions.halves == Halves::Both),
         };
-        let latents = match conditions.halves {
-            Halves::BothSeparately => repeat_batch(exec, &latents, 2)?,
-            Halves::Prompts | Halves::Both => latents,
+        let doubled = match conditions.halves {
+            Halves::BothSeparately => Some(repeat_batch(exec, latents, 2)?),
+            Halves::Prompts | Halves::Both => None,
         };
         let mut skips = Skips::new();
-        let mut h = conv2d(exec, &self.conv_in, &latents, Fused::default())?;
-        drop(latents);
+        let mut h = conv2d(exec, &self.conv_in, doubled.as_ref().unwrap_or(latents), Fused::default())?;
+        drop(doubled);
         exec.observe(format_args!("unet.conv_in"), &h);
         skips.push(exec, h)?;
         for (i, block) in self.down.iter().enumerate() {

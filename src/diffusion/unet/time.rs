@@ -30,6 +30,15 @@ impl TimeState {
         &mut self.biases
     }
 
+    /// Makes row 0 that of another state at `step`, on a GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] if the GPU refuses.
+    pub fn copy_step(&mut self, from: &TimeState, step: usize) -> Result<()> {
+        let width = self.biases.shape().last();
+        self.biases.copy_part(0, &from.biases, step * width, width)
+    }
+
     /// The bias of one block at one step, `[O]`.
     pub(super) fn bias<'e>(&'e self, exec: &'e Exec<'_>, step: usize, slot: TimeSlot) -> Tensor<'e> {
         exec.view_part(&self.biases, step * self.biases.shape().last() + slot.start, [slot.width])

@@ -64,6 +64,14 @@ impl Case {
     pub fn flops(&self) -> u64 {
         2 * self.product().iter().product::<usize>() as u64
     }
+
+    /// Bytes that are read and written once, of elements of `size` bytes and an f32 bias.
+    pub fn bytes(&self, size: usize) -> u64 {
+        let [positions, steps, outputs] = self.product();
+        let read = self.batch * self.size[0] * self.size[1] * (self.channels[0] + self.channels[1]);
+        let results = if self.residual { 2 } else { 1 } * positions * outputs;
+        (size * (read + steps * outputs + results) + 4 * outputs) as u64
+    }
 }
 
 /// Layers of SD 1.5 at 512 x 512: the U-Net with a batch of two from its widest to its deepest level, then the decoder for one image.

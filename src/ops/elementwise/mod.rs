@@ -3,13 +3,11 @@
 mod cases;
 mod cpu;
 pub(crate) mod gpu;
-mod pixels;
 #[cfg(test)]
 mod tests;
 mod timestep;
 
 pub use cases::cases;
-pub use pixels::{all_finite, to_pixels};
 pub use timestep::timestep_embedding;
 
 use super::embed;

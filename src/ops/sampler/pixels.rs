@@ -1,36 +1,43 @@
 //! From the decoder's values to bytes.
 
+use super::quantise;
 use crate::device::{Cost, Device, Exec, Tensor};
+use crate::tensor::DType;
 use crate::{Error, Result};
 use rayon::prelude::*;
+
+pub(super) const OP: &str = "to_pixels";
 
 /// Elements of a task.
 const CHUNK: usize = 64 * 1024;
 
 /// Pixels of an image x in [-1, 1]: `255 clamp(x/2 + 1/2, 0, 1)`, rounded to the nearest integer and halves to the even one, each step
-/// in f32, as diffusers' `VaeImageProcessor` and numpy do it. False if a value is infinite or NaN: then the image must not be used. On
-/// a GPU the values come to the host first.
+/// in f32, as diffusers' `VaeImageProcessor` and numpy do it. False if a value is infinite or NaN: then the image must not be used.
 ///
 /// # Errors
 /// If `out` has another length than x.
 pub fn to_pixels(exec: &Exec<'_>, x: &Tensor<'_>, out: &mut [u8]) -> Result<bool> {
-    const OP: &str = "to_pixels";
     let elements = x.shape().len();
     if out.len() != elements {
         return Err(Error::shape(OP, format!("{x:?} into {} bytes", out.len())));
     }
-    let cost = Cost { op: OP, shape: x.shape(), flops: 6 * elements as u64, bytes: 5 * elements as u64 };
-    if !exec.begin(cost) {
-        return Ok(true);
-    }
     match exec.device() {
-        Device::Cpu(_) => Ok(convert(x.f32(), out)),
+        Device::Cpu(_) => Ok(!exec.begin(cost(x)) || convert(x.f32(), out)),
         Device::Gpu(_) => {
-            let mut values = vec![0.0; elements];
-            x.read_f32(&mut values)?;
-            Ok(convert(&values, out))
+            let (mut bytes, mut flags) = (exec.alloc(x.shape(), DType::U8)?, exec.alloc([1], DType::U32)?);
+            quantise(exec, x, &mut bytes, &mut flags)?;
+            let mut found = [0];
+            bytes.read_u8(out)?;
+            flags.read_u32(&mut found)?;
+            Ok(found == [0])
         }
     }
+}
+
+/// What the pixels of x cost.
+pub(super) fn cost(x: &Tensor<'_>) -> Cost {
+    let elements = x.shape().len();
+    Cost { op: OP, shape: x.shape(), flops: 6 * elements as u64, bytes: (x.bytes() + elements) as u64 }
 }
 
 /// True if all values are finite.
