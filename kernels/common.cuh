@@ -160,6 +160,14 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
     multiply_add_bf16(c, a, b0, b1);
 }
 
+// Of 16 x 8 by 8 x 8.
+__device__ inline void multiply_add_half(float (&c)[4], const uint32_t (&a)[2], uint32_t b0, f16) {
+    multiply_add_half_f16(c, a, b0);
+}
+__device__ inline void multiply_add_half(float (&c)[4], const uint32_t (&a)[2], uint32_t b0, bf16) {
+    multiply_add_half_bf16(c, a, b0);
+}
+
 // ---- Sums and maxima in a fixed order -------------------------------------------------------------------------------
 
 struct Sum {

@@ -111,6 +111,27 @@ __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t shared) {
                  : "memory");
 }
 
+// The same for two matrices: lanes 0 to 15 give the addresses of rows, and those of the others are not read.
+__device__ inline void load_two_matrices(uint32_t (&r)[2], uint32_t shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(shared) : "memory");
+}
+
+// "ldmatrix" with ".trans": addresses as without, but lane l receives in r[i] elements [2q][g] and [2q+1][g] of matrix i, the first
+// in bits 0-15: a row-major [k][n] in shared memory becomes the operand B of the products below.
+__device__ inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared)
+                 : "memory");
+}
+
+__device__ inline void load_two_matrices_transposed(uint32_t (&r)[2], uint32_t shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(shared)
+                 : "memory");
+}
+
 // "Matrix Fragments for mma.m16n8k16 with floating point type": row-major A times column-major B, added to c in f32. Lane l
 // holds, two elements a register, the lower index in bits 0-15:
 //   a[0] A[g][2q, 2q+1]   a[1] A[g+8][2q, 2q+1]   a[2] A[g][2q+8, 2q+9]   a[3] A[g+8][2q+8, 2q+9]
@@ -126,4 +147,17 @@ __device__ inline void multiply_add_bf16(float (&c)[4], const uint32_t (&a)[4], 
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// "Matrix Fragments for mma.m16n8k8": the first half of k, a[0], a[1] and b0 as above.
+__device__ inline void multiply_add_half_f16(float (&c)[4], const uint32_t (&a)[2], uint32_t b0) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
+}
+
+__device__ inline void multiply_add_half_bf16(float (&c)[4], const uint32_t (&a)[2], uint32_t b0) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
 }

@@ -102,6 +102,39 @@ const CONV_TILES: [(&str, [u32; 2], u32); 4] = [
     ("conv2d_128x32_bf16", [128, 32], 41_984),
 ];
 
+/// Attention of `samples` x `heads` of `d` channels, in rows of a fused projection of queries, keys and values.
+fn attention(entry: &str, tile: Tile, [samples, heads, queries, keys]: [u32; 4]) -> (Kernel, Report) {
+    let (kernel, memory) = (kernel(entry), Memory::new());
+    let Tile { d, rows, threads, shared } = tile;
+    let width = heads * d;
+    let values = |rows: u32, columns: u32| sixteen_bit(&memory, (samples * rows * columns) as usize);
+    let (q, kv) = (values(queries, width), values(keys, 2 * width));
+    let out = memory.alloc(2 * u64::from(samples * queries * width));
+    let arguments = Arguments::default()
+        .all(&[out, q, kv, kv + 2 * u64::from(width), 0], u64::to_le_bytes)
+        .all(&[queries, keys, d, width, 2 * width, 2 * width, 0], u32::to_le_bytes)
+        .add((std::f32::consts::LOG2_E / (d as f32).sqrt()).to_le_bytes());
+    let (report, _) = run(&kernel, &memory, [queries.div_ceil(rows), heads, samples], threads, shared, arguments);
+    (kernel, report)
+}
+
+/// Channels of a head, queries of a block, threads, dynamic shared memory.
+#[derive(Clone, Copy)]
+struct Tile {
+    d: u32,
+    rows: u32,
+    threads: u32,
+    shared: u32,
+}
+
+const ATTENTIONS: [(&str, Tile); 5] = [
+    ("attention_forward_d40_f16", Tile { d: 40, rows: 128, threads: 128, shared: 20_480 }),
+    ("attention_forward_d64_bf16", Tile { d: 64, rows: 128, threads: 128, shared: 32_768 }),
+    ("attention_forward_d80_f16", Tile { d: 80, rows: 128, threads: 128, shared: 40_960 }),
+    ("attention_forward_d160_bf16", Tile { d: 160, rows: 64, threads: 128, shared: 81_920 }),
+    ("attention_forward_d512_f16", Tile { d: 512, rows: 64, threads: 256, shared: 99_584 }),
+];
+
 #[test]
 fn the_simulator_knows_every_instruction_of_every_kernel_for_every_architecture() {
     for file in kernels::files() {
@@ -115,20 +148,65 @@ fn the_simulator_knows_every_instruction_of_every_kernel_for_every_architecture(
 
 #[test]
 fn the_main_loop_of_a_product_has_no_bank_conflicts_and_copies_16_bytes() {
-    let products = TILES.map(|(entry, tile, shared)| (entry, gemm(entry, tile, shared, [256, 320, 256])));
-    let convolutions = CONV_TILES.map(|(entry, tile, shared)| (entry, conv(entry, tile, shared, 1, [32, 64, 320])));
-    for (entry, (kernel, report, _)) in products.into_iter().chain(convolutions) {
-        let sites = || kernel.sites().iter().zip(&report.counts.sites).filter(|(_, counts)| counts.warps > 0);
-        let named = |name: &'static str| sites().filter(move |(site, _)| site.text.contains(name));
-        for name in ["ldmatrix.", "cp.async.cg"] {
-            assert!(named(name).count() > 0, "{entry} has no {name}");
-            for (site, counts) in named(name) {
-                assert_eq!(counts.wavefronts, counts.ideal_wavefronts, "{entry}: {}", site.text);
-            }
+    for (entry, tile, shared) in TILES {
+        let (kernel, report, _) = gemm(entry, tile, shared, [256, 320, 256]);
+        assert_clean_loop(entry, &kernel, &report);
+    }
+    for (entry, tile, shared) in CONV_TILES {
+        let (kernel, report, _) = conv(entry, tile, shared, 1, [32, 64, 320]);
+        assert_clean_loop(entry, &kernel, &report);
+    }
+}
+
+/// Matrix loads and copies without bank conflicts, 16 bytes at a time, and nothing spilled on any architecture.
+fn assert_clean_loop(entry: &str, kernel: &Kernel, report: &Report) {
+    let sites = || kernel.sites().iter().zip(&report.counts.sites).filter(|(_, counts)| counts.warps > 0);
+    let named = |name: &'static str| sites().filter(move |(site, _)| site.text.contains(name));
+    for name in ["ldmatrix.", "cp.async.cg"] {
+        assert!(named(name).count() > 0, "{entry} has no {name}");
+        for (site, counts) in named(name) {
+            assert_eq!(counts.wavefronts, counts.ideal_wavefronts, "{entry}: {}", site.text);
         }
-        assert!(sites().all(|(site, _)| !site.text.contains("cp.async.ca")), "{entry} copies less than 16 bytes");
-        let (file, resources) = kernels::find(entry, "sm_80").unwrap();
-        assert_eq!((resources.spill_stores, resources.spill_loads, resources.stack), (0, 0, 0), "{}", file.name);
+    }
+    assert!(sites().all(|(site, _)| !site.text.contains("cp.async.ca")), "{entry} copies less than 16 bytes");
+    for arch in ["sm_80", "sm_89", "sm_90a"] {
+        let (file, resources) = kernels::find(entry, arch).unwrap();
+        assert_eq!((resources.spill_stores, resources.spill_loads, resources.stack), (0, 0, 0), "{} for {arch}", file.name);
+    }
+}
+
+fn tensor_flops(kernel: &Kernel, report: &Report) -> u64 {
+    let tensor = |(site, counts): (&ptxsim::count::Site, &SiteCounts)| match site.class {
+        Class::Tensor => site.flops * counts.warps,
+        _ => 0,
+    };
+    kernel.sites().iter().zip(&report.counts.sites).map(tensor).sum()
+}
+
+/// Two heads of as many queries as a block takes and 256 keys: nothing is padded, and each score costs one exponential, apart from those
+/// that bring earlier results to a new maximum: one for each row of a lane and tile of 64 keys, of 16 scores and more.
+#[test]
+fn attention_has_no_bank_conflicts_pads_nothing_and_spends_an_exponential_a_score() {
+    for (entry, tile) in ATTENTIONS {
+        let [samples, heads, keys] = [1, 2, 256];
+        let (kernel, report) = attention(entry, tile, [samples, heads, tile.rows, keys]);
+        assert_clean_loop(entry, &kernel, &report);
+        let scores = u64::from(samples * heads * tile.rows * keys);
+        assert_eq!(tensor_flops(&kernel, &report), 4 * scores * u64::from(tile.d), "{entry}");
+        let sites = kernel.sites().iter().zip(&report.counts.sites);
+        let exponentials: u64 = sites.filter(|(site, _)| site.text.contains("ex2.")).map(|(_, counts)| 32 * counts.warps).sum();
+        assert!((scores..=scores + scores / 8).contains(&exponentials), "{entry}: {exponentials} for {scores} scores");
+        assert_eq!(report.counts.unique_written, 2 * u64::from(heads * tile.rows * tile.d), "{entry}");
+        assert_eq!(report.counts.unique_read, 2 * u64::from(heads * (tile.rows + 2 * keys) * tile.d), "{entry}");
+    }
+}
+
+/// The keys of a prompt are padded to the 16 of a product and no further.
+#[test]
+fn attention_to_77_keys_computes_80() {
+    for (entry, tile) in &ATTENTIONS[..4] {
+        let (kernel, report) = attention(entry, *tile, [1, 1, tile.rows, 77]);
+        assert_eq!(tensor_flops(&kernel, &report), 4 * u64::from(tile.rows * 80 * tile.d), "{entry}");
     }
 }
 
@@ -136,12 +214,7 @@ fn the_main_loop_of_a_product_has_no_bank_conflicts_and_copies_16_bytes() {
 fn a_product_does_the_work_of_its_tiles_and_reads_each_byte_once_from_memory() {
     let (m, n, k) = (256, 320, 256);
     let (kernel, report, _) = gemm("gemm_nt_128x160_f16", [128, 160], 73_728, [m, n, k]);
-    let tensor = |(site, counts): (&ptxsim::count::Site, &SiteCounts)| match site.class {
-        Class::Tensor => site.flops * counts.warps,
-        _ => 0,
-    };
-    let flops: u64 = kernel.sites().iter().zip(&report.counts.sites).map(tensor).sum();
-    assert_eq!(flops, 2 * u64::from(m * n * k), "the tiles fit, so nothing is padded");
+    assert_eq!(tensor_flops(&kernel, &report), 2 * u64::from(m * n * k), "the tiles fit, so nothing is padded");
     assert_eq!(report.counts.unique_written, 2 * u64::from(m * n));
     assert_eq!(report.counts.unique_read, 2 * u64::from(m * k + n * k + m * n) + 4 * u64::from(n));
     // At a width where the tensor cores bind, they do.
@@ -154,11 +227,7 @@ fn a_convolution_does_the_work_of_its_tiles_and_reads_each_byte_once_from_memory
     let (images, [x, skip, outputs]) = (2, [96, 64, 160]);
     let (kernel, report, _) = conv("conv2d_128x160_f16", [128, 160], 74_752, images, [x, skip, outputs]);
     let (positions, channels) = (images * 256, x + skip);
-    let tensor = |(site, counts): (&ptxsim::count::Site, &SiteCounts)| match site.class {
-        Class::Tensor => site.flops * counts.warps,
-        _ => 0,
-    };
-    let flops: u64 = kernel.sites().iter().zip(&report.counts.sites).map(tensor).sum();
+    let flops = tensor_flops(&kernel, &report);
     assert_eq!(flops, 2 * u64::from(positions * outputs * 9 * channels), "the tiles fit, so nothing is padded");
     assert_eq!(report.counts.unique_written, 2 * u64::from(positions * outputs));
     let read = 2 * u64::from(positions * channels + outputs * 9 * channels + positions * outputs + outputs);

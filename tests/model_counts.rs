@@ -7,6 +7,7 @@ use syntic::clip::{ClipConfig, ClipModel};
 use syntic::device::{Device, Plan, Precision};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
+use syntic::ops::attention::KvRows;
 use syntic::weights::{Arch, Component, Loader};
 
 fn json(arch: Arch, component: Component) -> serde_json::Value {
@@ -50,7 +51,7 @@ fn count_unet(unet: &Unet, halves: Halves) -> (f64, f64) {
         unet.encode_time(exec, &[1.0], 1.0, &mut time)?;
         unet.encode_text(exec, &exec.input([prompts, 77, context], &[])?, 0, &mut text)
     });
-    let rows: Vec<usize> = (0..prompts).collect();
+    let rows = KvRows::new(&device, (0..prompts).collect()).unwrap();
     let conditions = Conditions { time: &time, step: 0, text: &text, text_rows: &rows, halves };
     let plan = Plan::record(&device, |exec| {
         let latents = exec.input([1, 64, 64, 4], &[])?;

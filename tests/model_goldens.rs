@@ -2,12 +2,13 @@
 
 mod golden_support;
 
-use golden_support::{Case, Watch, channels_last};
+use golden_support::{Case, Watch, channels_last, devices};
 use syntic::Result;
 use syntic::clip::text::{TextConfig, TextEncoder};
-use syntic::device::{Arena, Exec, Plan};
+use syntic::device::{Arena, Device, Exec, Plan};
 use syntic::diffusion::unet::{Conditions, Halves, TextState, Unet, UnetConfig};
 use syntic::diffusion::vae::{VaeConfig, VaeDecoder, VaeEncoder};
+use syntic::ops::attention::KvRows;
 use syntic::weights::Component;
 
 /// Records `pass`, then runs it, showing every block to `watch`.
@@ -17,7 +18,11 @@ fn run(case: &Case, watch: Option<&Watch<'_>>, mut pass: impl FnMut(&Exec<'_>) -
 }
 
 fn text_encoder(name: &str) {
-    let case = Case::open(name);
+    devices().into_iter().for_each(|device| text_encoder_on(device, name));
+}
+
+fn text_encoder_on(device: Device, name: &str) {
+    let case = Case::open_on(device, name);
     let model = case.load(Component::TextEncoder, |path, json, device, precision, loader| {
         let _ = precision;
         TextEncoder::new(TextConfig::parse(path, json)?, device, loader)
@@ -40,7 +45,11 @@ fn text_encoder_of_sd2() {
 }
 
 fn unet(name: &str) {
-    let case = Case::open(name);
+    devices().into_iter().for_each(|device| unet_on(device, name));
+}
+
+fn unet_on(device: Device, name: &str) {
+    let case = Case::open_on(device, name);
     let unet = case.load(Component::Unet, |path, json, device, precision, loader| {
         Unet::new(UnetConfig::parse(path, json)?, device, precision, loader)
     });
@@ -56,9 +65,10 @@ fn unet(name: &str) {
     });
     let (shape, sample) = golden.floats("sample");
     let (image, sample) = channels_last(&shape, &sample);
+    let rows = KvRows::new(&case.device, vec![0, 1]).unwrap();
     for (step, output) in [(0, "unet.conv_out"), (1, "output.1"), (2, "output.12.5")] {
         let halves = Halves::Prompts;
-        let conditions = Conditions { time: &time, step, text: &text, text_rows: &[0, 1], halves };
+        let conditions = Conditions { time: &time, step, text: &text, text_rows: &rows, halves };
         let mut result = Vec::new();
         run(&case, (step == 0).then_some(&watch), |exec| {
             let y = unet.forward(exec, &exec.input(image, &sample)?, &conditions)?;
@@ -87,7 +97,11 @@ fn unet_of_sd2() {
 }
 
 fn vae(name: &str) {
-    let case = Case::open(name);
+    devices().into_iter().for_each(|device| vae_on(device, name));
+}
+
+fn vae_on(device: Device, name: &str) {
+    let case = Case::open_on(device, name);
     let decoder = case.load(Component::Vae, |path, json, device, precision, loader| {
         VaeDecoder::new(VaeConfig::parse(path, json)?, device, precision, loader)
     });

@@ -3,9 +3,9 @@
 
 mod golden_support;
 
-use golden_support::Case;
+use golden_support::{Case, devices, relative_error};
 use std::ops::ControlFlow;
-use syntic::device::Precision;
+use syntic::device::{Device, Precision};
 use syntic::diffusion::schedulers::{SchedulerName, create};
 use syntic::diffusion::{Generated, Sample, Sampler, Savings, Settings, StableDiffusion};
 use syntic::rng::RngKind;
@@ -14,7 +14,7 @@ use syntic::weights::{BUILTIN, ModelDir};
 /// Random models, and the trained one.
 const CASES: [&str; 3] = ["sd1-tiny", "sd2-tiny", BUILTIN];
 
-/// Largest relative L2 error of final latents.
+/// Largest relative L2 error of final latents on a CPU.
 const TOLERANCE: f64 = 2e-4;
 
 struct Run<'a> {
@@ -33,11 +33,10 @@ impl Default for Run<'_> {
 }
 
 fn model(case: &str) -> (Case, StableDiffusion) {
-    model_in(case, Precision::F32)
+    model_in(Case::open(case), Precision::F32)
 }
 
-fn model_in(name: &str, precision: Precision) -> (Case, StableDiffusion) {
-    let case = Case::open(name);
+fn model_in(case: Case, precision: Precision) -> (Case, StableDiffusion) {
     let folder = ModelDir::open(case.model.to_str().unwrap()).unwrap();
     let model = StableDiffusion::load(&folder, &case.device, precision).unwrap();
     (case, model)
@@ -67,19 +66,35 @@ fn generate(case: &Case, model: &StableDiffusion, run: Run<'_>) -> Vec<Generated
     sampler.generate(&samples, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
-fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
-    let square = |x: f64| x * x;
-    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    (error / expected.iter().map(|b| square(f64::from(*b))).sum::<f64>()).sqrt()
-}
-
 fn check_latents(case: &Case, name: &str, images: &[Generated]) {
     let (_, expected) = case.golden("pipeline").floats(name);
     let found: Vec<f32> = images.iter().flat_map(|image| image.latents.iter().copied()).collect();
     assert_eq!(found.len(), expected.len(), "{name}");
-    let error = relative_error(&found, &expected);
-    eprintln!("{name}: {error:.1e}");
-    assert!(error <= TOLERANCE, "{name}: relative error {error:.2e}");
+    let (error, device) = (relative_error(&found, &expected), case.device.describe());
+    let most = match &case.device {
+        Device::Cpu(_) => TOLERANCE,
+        Device::Gpu(_) => case.yardstick().of(name),
+    };
+    eprintln!("{name} on {device}, {}: {error:.1e} of at most {most:.1e}", case.device.storage());
+    assert!(error <= most, "{name} on {device}, {}: relative error {error:.2e} of at most {most:.2e}", case.device.storage());
+}
+
+/// Every scheduler, with kernels: twice the error of diffusers that stores the same type, and one rounding.
+#[test]
+fn kernels_make_the_latents_of_diffusers() {
+    for device in devices().into_iter().filter(|device| matches!(device, Device::Gpu(_))) {
+        for name in CASES {
+            let (case, model) = model_in(Case::open_on(device.clone(), name), Precision::F32);
+            for scheduler in ["pndm", "ddim", "euler", "dpm++", "dpm++-karras", "unipc"] {
+                let images = generate(&case, &model, Run { scheduler, steps: 4, given_latents: true, ..Run::default() });
+                check_latents(&case, &format!("latents.{scheduler}.4"), &images);
+            }
+            for scheduler in ["euler-a", "lcm"] {
+                let images = generate(&case, &model, Run { scheduler, steps: 4, ..Run::default() });
+                check_latents(&case, &format!("latents.{scheduler}.4"), &images);
+            }
+        }
+    }
 }
 
 #[test]
@@ -146,7 +161,7 @@ fn bf16_products_stay_near_diffusers_in_f32() {
             eprintln!("not run: this processor has no bf16 instructions");
             return;
         }
-        let (case, model) = model_in(name, Precision::Bf16);
+        let (case, model) = model_in(Case::open(name), Precision::Bf16);
         for scheduler in ["pndm", "dpm++", "unipc"] {
             let images = generate(&case, &model, Run { scheduler, steps: 20, given_latents: true, ..Run::default() });
             let golden = case.golden("pipeline");

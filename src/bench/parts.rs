@@ -7,6 +7,7 @@ use crate::diffusion::sampler::{Sample, Sampler, Savings, Settings};
 use crate::diffusion::schedulers::{self, SchedulerName};
 use crate::diffusion::unet::{Conditions, Halves, TextState};
 use crate::diffusion::{ModelSpec, StableDiffusion, load_text_encoder, load_unet, load_vae_decoder};
+use crate::ops::attention::KvRows;
 use crate::rng::{Philox, RngKind};
 use crate::weights::ModelDir;
 use std::ops::ControlFlow;
@@ -90,6 +91,7 @@ fn unet(case: &Case, spec: &ModelSpec, model: &ModelDir, device: &Device, precis
     if case.guidance {
         rows.splice(0..0, vec![0; case.batch]);
     }
+    let rows = KvRows::new(device, rows)?;
     let conditions = Conditions { time: &time, step: 0, text: &text, text_rows: &rows, halves };
     let name = format!("unet {}x{} batch {}{label}", case.size.0, case.size.1, case.batch);
     passes(case, name, device, precision, None, |exec| {

@@ -79,9 +79,6 @@ fn show_kernels(kernels: &KernelState) {
     }
     let embedded: Vec<String> = kernels.embedded.iter().map(|(arch, count)| format!("{count} for {arch}")).collect();
     line("kernels", embedded.join(", "));
-    if !kernels.without.is_empty() {
-        line("", format_args!("none yet for {}", kernels.without.join(", ")));
-    }
 }
 
 fn show_cache(cache: &Cache) {

@@ -1,6 +1,6 @@
 //! `--device auto|cpu|cuda[:N]|sim`.
 
-use super::{Device, Gpu, Precision, WITHOUT_KERNELS, cuda, kernels};
+use super::{Device, Gpu, Precision, cuda, kernels};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use std::fmt;
@@ -55,10 +55,9 @@ impl DeviceChoice {
         if self != DeviceChoice::Auto {
             return (self, None);
         }
-        let cards = match (kernels::missing(), WITHOUT_KERNELS) {
-            (Some(reason), _) => Err(reason.to_string()),
-            (None, [_, ..]) => Err(format!("no GPU kernels yet for {}", WITHOUT_KERNELS.join(", "))),
-            (None, []) => cuda::cards().map_err(|error| error.to_string()),
+        let cards = match kernels::missing() {
+            Some(reason) => Err(reason.to_string()),
+            None => cuda::cards().map_err(|error| error.to_string()),
         };
         match cards {
             Err(reason) => (DeviceChoice::Cpu, Some(reason)),

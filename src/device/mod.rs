@@ -56,9 +56,6 @@ pub enum Device {
     Gpu(Gpu),
 }
 
-/// Operations that have no kernels yet. While there are any, no model runs on a GPU, and `--device auto` is the CPU.
-pub const WITHOUT_KERNELS: &[&str] = &["attention"];
-
 impl Device {
     /// The CPU with `threads` workers; 0 means one for each core available to the process.
     pub fn cpu(threads: usize) -> Result<Device> {
@@ -70,17 +67,6 @@ impl Device {
         match self {
             Device::Cpu(_) => DType::F32,
             Device::Gpu(gpu) => gpu.storage(),
-        }
-    }
-
-    /// The CPU, for an operation that runs nowhere else yet.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] on a GPU.
-    pub fn cpu_only(&self, op: &'static str) -> Result<&Cpu> {
-        match self {
-            Device::Cpu(cpu) => Ok(cpu),
-            Device::Gpu(_) => Err(Error::usage(format!("{op} has no GPU kernel yet"), "use --device cpu")),
         }
     }
 

@@ -65,8 +65,6 @@ pub struct KernelState {
     pub embedded: BTreeMap<&'static str, usize>,
     /// Why there are none.
     pub missing: Option<&'static str>,
-    /// Operations that have none yet, so that no model runs on a GPU.
-    pub without: &'static [&'static str],
 }
 
 /// What `--device auto` is here.
@@ -164,7 +162,7 @@ fn kernel_state() -> KernelState {
     for file in kernels::files() {
         *embedded.entry(file.arch).or_insert(0) += file.entries.len();
     }
-    KernelState { embedded, missing: kernels::missing(), without: super::WITHOUT_KERNELS }
+    KernelState { embedded, missing: kernels::missing() }
 }
 
 #[cfg(test)]

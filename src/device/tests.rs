@@ -2,7 +2,6 @@
 
 use super::gpu::Gpu;
 use super::*;
-use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::conv::{Conv2d, Fused, Padding, conv2d};
 use crate::ops::elementwise::{add, repeat_batch, select_positions, timestep_embedding};
 use crate::ops::gemm::{self, Linear, linear};
@@ -240,26 +239,6 @@ fn kernels_start_inside_of_tensors() {
         Launch::new(&entries!("add_forward"), DType::F16, [1; 3], [256, 1, 1]).map(|launch| drop(launch.input_from(&x, 4)))
     };
     _ = Plan::record(device, record);
-}
-
-/// The list is what it says: these fail, before anything runs, and with a way out.
-#[test]
-fn operations_without_kernels_say_so() {
-    for device in &gpus() {
-        let attention = Plan::record(device, |exec| {
-            let x = exec.input([1, 4, 24], &[])?;
-            let settings = Attention { heads: 1, head_dim: 8, causal: false, kv_rows: None, precision: Precision::F32 };
-            let [q, k, v] = [0, 8, 16].map(|column| Columns { tensor: &x, column });
-            attention(exec, settings, q, k, v).map(drop)
-        });
-        let failures = [("attention", attention.map(drop))];
-        assert_eq!(failures.iter().map(|failure| failure.0).collect::<Vec<_>>(), WITHOUT_KERNELS);
-        for (op, failure) in failures {
-            let error = failure.unwrap_err();
-            assert_eq!(error.to_string(), format!("{op} has no GPU kernel yet"));
-            assert_eq!(error.hint().unwrap(), "use --device cpu");
-        }
-    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::vae::VaeDecoder;
 use crate::Result;
 use crate::clip::text::TextEncoder;
 use crate::device::{Device, Plan, Precision};
+use crate::ops::attention::KvRows;
 use crate::weights::Loader;
 
 /// Operations and memory of the three networks for a batch of images.
@@ -35,8 +36,9 @@ impl Cost {
         let unet = Unet::new(spec.unet.clone(), device, Precision::F32, &Loader::declare())?;
         let outputs = if guided { 2 * batch } else { batch };
         let (time, state) = (unet.time_state(device, 1)?, TextState::zeros(device, &unet, 1, length)?);
+        let rows = KvRows::new(device, vec![0; outputs])?;
         let halves = if guided { Halves::Both } else { Halves::Prompts };
-        let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &vec![0; outputs], halves };
+        let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &rows, halves };
         let unet = Plan::record(device, |exec| {
             let latents = exec.input([batch, height, width, channels], &[])?;
             unet.forward(exec, &latents, &conditions).map(drop)

@@ -5,6 +5,7 @@ use super::model::StableDiffusion;
 use super::sampler::{Sample, Settings};
 use super::unet::{Conditions, Halves, TextState, TimeState};
 use crate::device::{Arena, Device, Exec, Tensor};
+use crate::ops::attention::KvRows;
 use crate::ops::elementwise::guidance;
 use crate::ops::sampler::Guidance;
 use crate::{Error, Result};
@@ -82,23 +83,25 @@ impl<'m> Prepared<'m> {
         })
     }
 
-    /// Encodes the prompts of a batch; returns for each sample of the (doubled) batch its row in the text state.
-    pub fn encode_prompts(&mut self, arena: &mut Arena, samples: &[Sample<'_>]) -> Result<Vec<usize>> {
-        let batch = samples.len();
-        let mut ids: Vec<u32> = Vec::new();
-        // First row to fill, row of the first prompt, rows of the negative prompt.
-        let (first, start, mut rows): (usize, usize, Vec<usize>) = match (self.guided(), self.settings.savings.negative_once) {
-            (false, _) => (0, 0, Vec::new()),
-            (true, true) => (1, 1, vec![0; batch]),
-            (true, false) => {
-                samples.iter().for_each(|_| ids.extend(&self.settings.negative));
-                (0, batch, (0..batch).collect())
-            }
+    /// For each sample of a (doubled) batch, the row of its prompt in the text state.
+    pub fn prompt_rows(&self, batch: usize) -> Result<KvRows> {
+        let (negative, first) = match (self.guided(), self.settings.savings.negative_once) {
+            (false, _) => (Vec::new(), 0),
+            (true, true) => (vec![0; batch], 1),
+            (true, false) => ((0..batch).collect(), batch),
         };
-        rows.extend(start..start + batch);
+        KvRows::new(&self.model.device, negative.into_iter().chain(first..first + batch).collect())
+    }
+
+    /// Encodes the prompts of a batch, and its negative prompts if they are not kept.
+    pub fn encode_prompts(&mut self, arena: &mut Arena, samples: &[Sample<'_>]) -> Result<()> {
+        let mut ids: Vec<u32> = Vec::new();
+        if self.guided() && !self.settings.savings.negative_once {
+            samples.iter().for_each(|_| ids.extend(&self.settings.negative));
+        }
         samples.iter().for_each(|sample| ids.extend(sample.ids));
-        self.encode_text(arena, &ids, first)?;
-        Ok(rows)
+        let kept = usize::from(self.guided() && self.settings.savings.negative_once);
+        self.encode_text(arena, &ids, kept)
     }
 
     /// Computes again at `step` what [`super::Savings`] says is not kept, and selects the step's time on a GPU.
@@ -127,7 +130,7 @@ impl<'m> Prepared<'m> {
     }
 
     /// What step `step` computes for a batch; on a GPU, the step that was selected last.
-    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t [usize]) -> Evaluation<'t> {
+    pub fn evaluation<'t>(&'t self, step: usize, batch: usize, rows: &'t KvRows) -> Evaluation<'t> {
         let savings = &self.settings.savings;
         let halves = match (self.guided(), savings.shared_halves) {
             (false, _) => Halves::Prompts,

@@ -8,6 +8,7 @@ use super::model::StableDiffusion;
 use super::prepared::Prepared;
 use super::schedulers::Scheduler;
 use crate::device::Arena;
+use crate::ops::attention::KvRows;
 use crate::rng::RngKind;
 use crate::{Error, Result};
 use std::ops::ControlFlow;
@@ -87,6 +88,13 @@ pub struct Sampler<'m> {
     max_batch: usize,
     arena: Arena,
     denoiser: Denoiser,
+    rows: Vec<PromptRows>,
+}
+
+/// Which prompt each sample of a batch of one size reads.
+struct PromptRows {
+    batch: usize,
+    rows: KvRows,
 }
 
 impl<'m> Sampler<'m> {
@@ -108,7 +116,7 @@ impl<'m> Sampler<'m> {
         let mut arena = Arena::new();
         let prepared = Prepared::new(model, settings, scheduler.timesteps(), max_batch, &mut arena)?;
         let denoiser = Denoiser::new(&prepared, scheduler.plan(), max_batch)?;
-        Ok(Sampler { prepared, scheduler, max_batch, arena, denoiser })
+        Ok(Sampler { prepared, scheduler, max_batch, arena, denoiser, rows: Vec::new() })
     }
 
     /// The settings.
@@ -136,10 +144,16 @@ impl<'m> Sampler<'m> {
             return Err(Error::shape("sampler", format!("{} samples in a batch of 1 to {}", samples.len(), self.max_batch)));
         }
         self.prepared.check(samples)?;
-        let rows = self.prepared.encode_prompts(&mut self.arena, samples)?;
+        self.prepared.encode_prompts(&mut self.arena, samples)?;
+        let known = self.rows.iter().position(|rows| rows.batch == samples.len());
+        let at = known.unwrap_or(self.rows.len());
+        if known.is_none() {
+            self.rows.push(PromptRows { batch: samples.len(), rows: self.prepared.prompt_rows(samples.len())? });
+        }
+        let rows = &self.rows[at].rows;
         let (evaluations, device) = (self.evaluations(), &self.prepared.model.device);
         let batch =
-            Batch { prepared: &mut self.prepared, scheduler: &mut *self.scheduler, arena: &mut self.arena, samples, rows: &rows };
+            Batch { prepared: &mut self.prepared, scheduler: &mut *self.scheduler, arena: &mut self.arena, samples, rows };
         device.install(|| self.denoiser.run(batch, progress))?;
         let decode = |i| match progress(evaluations, evaluations) {
             ControlFlow::Continue(()) => self.denoiser.decode(&self.prepared, &mut self.arena, i),

@@ -1,5 +1,6 @@
 //! What Rust and CUDA both say: the structs of parameters, field by field, and the names of the entries.
 
+use super::attention::gpu::AttentionParams;
 use super::conv::gpu::Conv2dParams;
 use super::elementwise::gpu::{AddParams, ScaleParams, SiluParams};
 use super::embed::gpu::EmbedParams;
@@ -28,6 +29,7 @@ fn twin<P: Params>() -> (&'static str, Layout) {
 fn twins() -> BTreeMap<&'static str, Layout> {
     BTreeMap::from([
         twin::<AddParams>(),
+        twin::<AttentionParams>(),
         twin::<Conv2dParams>(),
         twin::<EmbedParams>(),
         twin::<GemmNtParams>(),
@@ -116,10 +118,11 @@ const SUFFIXES: [&str; 2] = ["Params", "Weights"];
 fn every_struct_of_parameters_is_compared() {
     let known: BTreeSet<String> = twins().into_keys().map(str::to_owned).collect();
     let named = |texts: Vec<(PathBuf, String)>| -> BTreeSet<String> {
-        let words = |text: &str| between(text, "struct ", " {").map(str::to_owned).collect::<Vec<_>>();
+        let word = |rest: &str| rest.split_whitespace().next().map(str::to_owned);
+        let words = |text: &str| text.split("struct ").skip(1).filter_map(word).collect::<Vec<_>>();
         texts.iter().flat_map(|(_, text)| words(text)).filter(|name| SUFFIXES.iter().any(|end| name.ends_with(end))).collect()
     };
-    assert_eq!(named(texts("kernels", ".cu")), known);
+    assert_eq!(named([texts("kernels", ".cu"), texts("kernels", ".cuh")].concat()), known);
     assert_eq!(named(texts("src/ops", "gpu.rs")), known);
 }
 

@@ -8,11 +8,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use syntic::Result;
-use syntic::device::{Device, Observer, Precision};
-use syntic::tensor::Shape;
+use syntic::device::{Device, Gpu, Observer, Precision};
+use syntic::tensor::{DType, Shape};
 use syntic::weights::{BUILTIN, Checkpoint, Component, Loader, find_model, read_json};
 
-/// Largest relative L2 error of a block. Both sides are f32 and add their sums in different orders, which makes about 1e-6;
+/// Largest relative L2 error of a block on a CPU. Both sides are f32 and add their sums in different orders, which makes about 1e-6;
 /// a variance of one with 1e-5 added instead of 1e-6 makes 4.5e-6.
 const TOLERANCE: f64 = 3e-6;
 
@@ -27,12 +27,31 @@ pub struct Case {
     pub model: PathBuf,
 }
 
+/// What the networks are run on: the CPU, and the simulator in each storage type. `SYNTIC_TEST_DEVICE` names another choice: with `cuda` or
+/// `sim` that is the only one. A GPU that is not there fails.
+pub fn devices() -> Vec<Device> {
+    let gpu =
+        |open: fn(DType) -> Result<Gpu>| [DType::F16, DType::BF16].map(|storage| Device::Gpu(open(storage).unwrap())).to_vec();
+    let sim = || gpu(|storage| Gpu::sim(storage, 2));
+    match std::env::var("SYNTIC_TEST_DEVICE").as_deref() {
+        // One thread: these networks are too small to share, and other tests show that threads change no bit.
+        Err(_) => [vec![Device::cpu(1).unwrap()], sim()].concat(),
+        Ok("sim") => sim(),
+        Ok("cuda") => gpu(|storage| Gpu::cuda(0, storage, 2)),
+        Ok(other) => panic!("SYNTIC_TEST_DEVICE={other}: it is `sim` or `cuda`"),
+    }
+}
+
 impl Case {
+    /// On the CPU.
     pub fn open(name: &str) -> Case {
+        Case::open_on(Device::cpu(1).unwrap(), name)
+    }
+
+    pub fn open_on(device: Device, name: &str) -> Case {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         let model = if name == BUILTIN { find_model(BUILTIN).unwrap() } else { folder.clone() };
-        // One thread: these networks are too small to share, and other tests show that threads change no bit.
-        Case { device: Device::cpu(1).unwrap(), folder, model }
+        Case { device, folder, model }
     }
 
     /// Builds one network, in f32.
@@ -49,13 +68,41 @@ impl Case {
     /// The file `expected/{part}.safetensors`.
     pub fn golden(&self, part: &str) -> Golden {
         let path = self.folder.join("expected").join(format!("{part}.safetensors"));
-        Golden { bytes: std::fs::read(&path).unwrap() }
+        Golden { bytes: std::fs::read(&path).unwrap(), yardstick: self.yardstick() }
+    }
+
+    /// What errors of tensors are measured by.
+    pub fn yardstick(&self) -> Yardstick {
+        let Device::Gpu(gpu) = &self.device else { return Yardstick::Fixed(TOLERANCE) };
+        let mut errors = read_json(&self.folder.join("expected/half.json")).unwrap();
+        let rounding = if gpu.storage() == DType::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
+        Yardstick::Half { errors: errors[gpu.storage().name()].take(), rounding }
+    }
+}
+
+/// The largest relative L2 error of a tensor.
+pub enum Yardstick {
+    /// The same for all.
+    Fixed(f64),
+    /// Twice that of diffusers and transformers in the same storage type, and one rounding. `tools/golden/half.py` measured them.
+    Half { errors: Value, rounding: f64 },
+}
+
+impl Yardstick {
+    pub fn of(&self, name: &str) -> f64 {
+        match self {
+            Yardstick::Fixed(most) => *most,
+            Yardstick::Half { errors, rounding } => {
+                2.0 * errors[name].as_f64().unwrap_or_else(|| panic!("half.json has no {name}")) + rounding
+            }
+        }
     }
 }
 
 /// Expected tensors, in torch's layout.
 pub struct Golden {
     bytes: Vec<u8>,
+    yardstick: Yardstick,
 }
 
 impl Golden {
@@ -93,16 +140,9 @@ impl Golden {
         if shape != expected_shape {
             return Err(format!("{name}: shape {shape:?}, expected {expected_shape:?}"));
         }
-        let square = |x: f64| x * x;
-        let error: f64 = values.iter().zip(&expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-        let norm: f64 = expected.iter().map(|b| square(f64::from(*b))).sum();
-        let relative = (error / norm).sqrt();
+        let (relative, most) = (relative_error(values, &expected), self.yardstick.of(name));
         // Written so that a NaN fails.
-        if relative <= TOLERANCE {
-            Ok(())
-        } else {
-            Err(format!("{name}: relative error {relative:.2e}, allowed {TOLERANCE:.0e}"))
-        }
+        if relative <= most { Ok(()) } else { Err(format!("{name}: relative error {relative:.2e}, allowed {most:.2e}")) }
     }
 
     /// An observer that compares every block that the file knows.
@@ -118,6 +158,13 @@ impl Golden {
         names.sort();
         names
     }
+}
+
+/// The L2 norm of a difference, as a share of that of `expected`.
+pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    (error / expected.iter().map(|b| square(f64::from(*b))).sum::<f64>()).sqrt()
 }
 
 #[derive(Default)]

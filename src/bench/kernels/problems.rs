@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::device::{Buffer, Device, Exec, Precision, Tensor};
+use crate::ops::attention::{self, Attention, Columns, KvRows};
 use crate::ops::conv::{self, Conv2d, Fused};
 use crate::ops::gemm::{self, Activation, Linear};
 use crate::ops::norm::{self, GroupCase, Norm};
@@ -121,7 +122,8 @@ pub(super) fn all() -> Vec<Problem> {
     let others = softmax::cases().into_iter().map(rows_softmax);
     let sums = elementwise::cases().into_iter().map(sum);
     let products = products.chain(conv::cases().into_iter().map(convolution));
-    products.chain(norms).chain(others).chain(sums).chain(embed::cases().into_iter().map(embedding)).collect()
+    let attentions = attention::cases().into_iter().map(attend);
+    products.chain(attentions).chain(norms).chain(others).chain(sums).chain(embed::cases().into_iter().map(embedding)).collect()
 }
 
 fn product(case: gemm::Case) -> Problem {
@@ -182,6 +184,36 @@ fn convolution(case: conv::Case) -> Problem {
     );
     let problem = Problem::new("conv2d", name, &shape, case.flops(), move |size| case.bytes(size), make);
     Problem { bias: true, residual, ..problem }
+}
+
+/// On columns of fused projections, as in the networks: of queries, keys and values, or of the keys and values of prompts, which samples
+/// choose.
+fn attend(case: attention::Case) -> Problem {
+    let attention::Case { name, batch, queries, keys, heads, head_dim, .. } = case;
+    let width = heads * head_dim;
+    let make = move |device: &Device, noise: &mut Noise| {
+        if queries == keys {
+            let qkv = noise.buffer(device, &[batch, queries, 3 * width])?;
+            return Ok(pass(move |exec| {
+                let qkv = exec.view(&qkv);
+                let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &qkv, column: part * width });
+                attention::attention(exec, settings(&case, None), q, k, v)
+            }));
+        }
+        let (q, kv) = (noise.buffer(device, &[batch, queries, width])?, noise.buffer(device, &[batch, keys, 2 * width])?);
+        let rows = KvRows::new(device, (0..batch).rev().collect())?;
+        Ok(pass(move |exec| {
+            let (q, kv) = (exec.view(&q), exec.view(&kv));
+            let [k, v] = [0, 1].map(|part| Columns { tensor: &kv, column: part * width });
+            attention::attention(exec, settings(&case, Some(&rows)), Columns { tensor: &q, column: 0 }, k, v)
+        }))
+    };
+    let shape = [("batch", batch), ("queries", queries), ("keys", keys), ("heads", heads), ("head_dim", head_dim)];
+    Problem::new("attention", name, &shape, case.flops(), move |size| case.bytes(size), make)
+}
+
+fn settings<'t>(case: &attention::Case, kv_rows: Option<&'t KvRows>) -> Attention<'t> {
+    Attention { heads: case.heads, head_dim: case.head_dim, causal: case.causal, kv_rows, precision: Precision::F32 }
 }
 
 /// The usual epsilon of SD's norms.

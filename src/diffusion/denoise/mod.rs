@@ -11,6 +11,7 @@ use super::sampler::{Generated, Progress, Sample};
 use super::schedulers::{Plan, Scheduler};
 use crate::Result;
 use crate::device::{Arena, Device, Exec, Tensor};
+use crate::ops::attention::KvRows;
 use cpu::OnCpu;
 use gpu::OnGpu;
 
@@ -30,7 +31,7 @@ pub(super) struct Batch<'b, 'm> {
     pub arena: &'b mut Arena,
     pub samples: &'b [Sample<'b>],
     /// For each sample of the (doubled) batch, its prompt.
-    pub rows: &'b [usize],
+    pub rows: &'b KvRows,
 }
 
 /// What holds the latents.

@@ -16,6 +16,7 @@ pub use time::TimeState;
 
 use crate::device::{Device, Exec, Precision, Tensor};
 use crate::network::Build;
+use crate::ops::attention::KvRows;
 use crate::ops::conv::{Conv2d, Fused, conv2d};
 use crate::ops::elementwise::repeat_batch;
 use crate::ops::norm::{Norm, group_norm};
@@ -49,7 +50,7 @@ pub struct Conditions<'t> {
     /// Keys and values of the prompts.
     pub text: &'t TextState,
     /// For each sample of the output, its prompt in `text`.
-    pub text_rows: &'t [usize],
+    pub text_rows: &'t KvRows,
     /// Whether both halves of guidance are wanted.
     pub halves: Halves,
 }
@@ -153,7 +154,7 @@ impl Unet {
     fn check(&self, latents: &Tensor<'_>, conditions: &Conditions<'_>) -> Result<()> {
         let &[batch, _, _, channels] = latents.dims() else { return Err(not_an_image(latents)) };
         let outputs = if conditions.halves == Halves::Prompts { batch } else { 2 * batch };
-        let rows = conditions.text_rows;
+        let rows = conditions.text_rows.rows();
         if channels != self.config.in_channels || rows.len() != outputs || batch == 0 {
             let message = format!("latents {:?} with text for {} samples, expected {outputs}", latents.shape(), rows.len());
             return Err(Error::shape("unet", message));

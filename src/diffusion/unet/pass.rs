@@ -4,6 +4,7 @@ use super::config::MAX_SKIPS;
 use super::text::TextState;
 use super::time::{TimeSlot, TimeState};
 use crate::device::{Exec, Tensor};
+use crate::ops::attention::KvRows;
 use crate::ops::elementwise::repeat_batch;
 use crate::{Error, Result};
 use std::cell::Cell;
@@ -14,7 +15,7 @@ pub(super) struct Pass<'t> {
     pub step: usize,
     pub text: &'t TextState,
     /// For each sample of the (doubled) batch, its prompt in `text`.
-    pub text_rows: &'t [usize],
+    pub text_rows: &'t KvRows,
     /// Both halves of guidance are still the same values, computed once. The first text that is read ends that.
     pub halves_shared: Cell<bool>,
 }
@@ -27,7 +28,7 @@ impl<'t> Pass<'t> {
 
     /// Called just before text is read: the batch to repeat to, if the halves were one until here.
     pub fn part_here(&self) -> Option<usize> {
-        self.halves_shared.replace(false).then_some(self.text_rows.len())
+        self.halves_shared.replace(false).then_some(self.text_rows.rows().len())
     }
 }
 

@@ -5,7 +5,7 @@ use super::text::TextProjections;
 use crate::Result;
 use crate::device::{Exec, Precision, Tensor};
 use crate::network::Build;
-use crate::ops::attention::{Attention, Columns, attention};
+use crate::ops::attention::{Attention, Columns, KvRows, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::norm::{Norm, group_norm, layer_norm};
 use std::fmt;
@@ -148,7 +148,7 @@ impl TransformerBlock {
         linear(exec, &self.ff_out, &a, Activation::None, Some(&h))
     }
 
-    fn attention<'t>(&self, kv_rows: Option<&'t [usize]>) -> Attention<'t> {
+    fn attention<'t>(&self, kv_rows: Option<&'t KvRows>) -> Attention<'t> {
         Attention { heads: self.heads, head_dim: self.channels / self.heads, causal: false, kv_rows, precision: self.precision }
     }
 }

@@ -1,12 +1,13 @@
 //! Scaled dot-product attention with a streaming softmax: `softmax(Q K^T / sqrt(D)) V`, never a T x S matrix.
 
 mod cpu;
+pub(crate) mod gpu;
 mod panels;
 #[cfg(test)]
 mod tests;
 
 use crate::device::cpu::Isa;
-use crate::device::{Cost, Cpu, Exec, Precision, Tensor};
+use crate::device::{Buffer, Cost, Cpu, Device, Exec, Precision, Tensor};
 use crate::tensor::DType;
 use crate::{Error, Result};
 
@@ -25,6 +26,41 @@ impl<'t> Columns<'t, '_> {
     }
 }
 
+/// For each sample of queries, the number of its keys and values. A GPU keeps them in its own memory: a captured pass reads them there.
+#[derive(Debug)]
+pub struct KvRows {
+    rows: Vec<usize>,
+    table: Option<Buffer>,
+}
+
+impl KvRows {
+    /// Sample b uses keys and values number `rows[b]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a number that kernels cannot hold; [`Error::Usage`] if the device has no memory for them.
+    pub fn new(device: &Device, rows: Vec<usize>) -> Result<KvRows> {
+        let table = match device {
+            Device::Cpu(_) => None,
+            Device::Gpu(_) => {
+                let numbers = rows.iter().map(|&row| u32::try_from(row)).collect::<std::result::Result<Vec<u32>, _>>();
+                let numbers = numbers.map_err(|e| Error::shape(OP, format!("kv_rows {rows:?}: {e}")))?;
+                Some(Buffer::from_u32(device, [rows.len()], &numbers)?)
+            }
+        };
+        Ok(KvRows { rows, table })
+    }
+
+    /// The numbers, sample by sample.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// The same, of u32, where a GPU reads them.
+    fn table(&self) -> Option<&Buffer> {
+        self.table.as_ref()
+    }
+}
+
 /// Settings of one attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'t> {
@@ -34,18 +70,20 @@ pub struct Attention<'t> {
     pub head_dim: usize,
     /// Position t sees only positions up to t.
     pub causal: bool,
-    /// Sample b uses keys and values number `kv_rows[b]`; by default number b.
-    pub kv_rows: Option<&'t [usize]>,
-    /// Number type of the operands of both products; the softmax is f32 in any case.
+    /// Which keys and values a sample uses; by default sample b number b.
+    pub kv_rows: Option<&'t KvRows>,
+    /// Number type of the operands of both products on a CPU; the softmax is f32 in any case.
     pub precision: Precision,
 }
 
 /// q `[B, T, *]`, k and v `[P, S, *]` -> `[B, T, heads * head_dim]`. Scale is 1/sqrt(head_dim).
 ///
-/// Each query sees at least one key: the first. Infinite scores give NaN.
+/// Each query sees at least one key: the first. Infinite scores give NaN. A GPU rounds probabilities to its storage type, whose scores
+/// are below 2^127.
 ///
 /// # Errors
-/// If operands are not f32 of rank 3, do not hold the columns asked for, or do not fit each other and `kv_rows`.
+/// If operands are not of the device's storage type and rank 3, do not hold the columns asked for, or do not fit each other and
+/// `kv_rows`, or `kv_rows` were made for another device.
 pub fn attention<'e>(
     exec: &'e Exec<'_>,
     settings: Attention<'_>,
@@ -53,16 +91,24 @@ pub fn attention<'e>(
     k: Columns<'_, '_>,
     v: Columns<'_, '_>,
 ) -> Result<Tensor<'e>> {
-    let cpu = exec.device().cpu_only(OP)?;
-    let shape = AttentionShape::check(&settings, q, k, v)?;
-    let mut out = exec.alloc([shape.batch, shape.queries, shape.width()], DType::F32)?;
-    let cost = Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes() };
-    let [k_words, v_words] = panels::packed_words(cpu, &shape);
-    let mut packed_k = exec.alloc([shape.pairs, shape.heads, k_words], DType::F32)?;
-    let mut packed_v = exec.alloc([shape.pairs, shape.heads, v_words], DType::F32)?;
-    if exec.begin(cost) {
-        panels::pack(cpu, &shape, k.rows(), v.rows(), packed_k.f32_mut(), packed_v.f32_mut());
-        cpu::attend(cpu, &shape, settings.kv_rows, q.rows(), [packed_k.f32(), packed_v.f32()], out.f32_mut());
+    let shape = AttentionShape::check(exec, &settings, q, k, v)?;
+    let mut out = exec.alloc([shape.batch, shape.queries, shape.width()], exec.storage())?;
+    let cost = Cost { op: OP, shape: out.shape(), flops: shape.flops(), bytes: shape.bytes(out.dtype().size()) };
+    match exec.device() {
+        Device::Cpu(cpu) => {
+            let [k_words, v_words] = panels::packed_words(cpu, &shape);
+            let mut packed_k = exec.alloc([shape.pairs, shape.heads, k_words], DType::F32)?;
+            let mut packed_v = exec.alloc([shape.pairs, shape.heads, v_words], DType::F32)?;
+            if exec.begin(cost) {
+                panels::pack(cpu, &shape, k.rows(), v.rows(), packed_k.f32_mut(), packed_v.f32_mut());
+                let rows = settings.kv_rows.map(KvRows::rows);
+                cpu::attend(cpu, &shape, rows, q.rows(), [packed_k.f32(), packed_v.f32()], out.f32_mut());
+            }
+        }
+        Device::Gpu(_) => {
+            exec.begin(cost);
+            gpu::attend(exec, &shape, settings.kv_rows, [q, k, v], &mut out)?;
+        }
     }
     Ok(out)
 }
@@ -87,7 +133,14 @@ struct AttentionShape {
 const OP: &str = "attention";
 
 impl AttentionShape {
-    fn check(settings: &Attention<'_>, q: Columns<'_, '_>, k: Columns<'_, '_>, v: Columns<'_, '_>) -> Result<AttentionShape> {
+    fn check(
+        exec: &Exec<'_>,
+        settings: &Attention<'_>,
+        q: Columns<'_, '_>,
+        k: Columns<'_, '_>,
+        v: Columns<'_, '_>,
+    ) -> Result<AttentionShape> {
+        let storage = exec.storage();
         let &Attention { heads, head_dim, causal, kv_rows, precision } = settings;
         let width = heads * head_dim;
         let fail = |message: String| Err(Error::shape(OP, message));
@@ -96,8 +149,8 @@ impl AttentionShape {
         }
         for (name, part) in [("q", q), ("k", k), ("v", v)] {
             let shape = part.tensor.shape();
-            if shape.dims().len() != 3 || shape.is_empty() || part.tensor.dtype() != DType::F32 {
-                return fail(format!("{name} is {:?}, not f32 [B, T, C] with something in it", part.tensor));
+            if shape.dims().len() != 3 || shape.is_empty() || part.tensor.dtype() != storage {
+                return fail(format!("{name} is {:?}, not {storage} [B, T, C] with something in it", part.tensor));
             }
             if part.column.checked_add(width).is_none_or(|end| end > shape.last()) {
                 let last = shape.last();
@@ -110,7 +163,10 @@ impl AttentionShape {
         if v.tensor.dims()[..2] != [pairs, keys] {
             return fail(format!("keys {:?} and values {:?} differ in samples or positions", k.tensor, v.tensor));
         }
-        match kv_rows {
+        if kv_rows.is_some_and(|rows| rows.table().is_some() != matches!(exec.device(), Device::Gpu(_))) {
+            return fail(format!("kv_rows of another device than {}", exec.device().describe()));
+        }
+        match kv_rows.map(KvRows::rows) {
             Some(rows) if rows.len() != batch || rows.iter().any(|&row| row >= pairs) => {
                 return fail(format!("kv_rows {rows:?} for {batch} samples of queries and {pairs} of keys"));
             }
@@ -135,9 +191,9 @@ impl AttentionShape {
         4 * (self.batch * self.width() * seen) as u64
     }
 
-    /// Queries and result, keys and values, once each.
-    fn bytes(&self) -> u64 {
-        8 * (self.width() * (self.batch * self.queries + self.pairs * self.keys)) as u64
+    /// Queries and result, keys and values, once each, of elements of `size` bytes.
+    fn bytes(&self, size: usize) -> u64 {
+        2 * (size * self.width() * (self.batch * self.queries + self.pairs * self.keys)) as u64
     }
 }
 
@@ -163,8 +219,17 @@ pub struct Case {
 impl Case {
     /// As counted when it runs.
     pub fn flops(&self) -> u64 {
+        self.shape().flops()
+    }
+
+    /// As counted when it runs, of elements of `size` bytes.
+    pub fn bytes(&self, size: usize) -> u64 {
+        self.shape().bytes(size)
+    }
+
+    fn shape(&self) -> AttentionShape {
         let &Case { batch, queries, keys, heads, head_dim, causal, .. } = self;
-        AttentionShape { batch, pairs: batch, queries, keys, heads, head_dim, causal, precision: Precision::F32 }.flops()
+        AttentionShape { batch, pairs: batch, queries, keys, heads, head_dim, causal, precision: Precision::F32 }
     }
 }
 

@@ -1,8 +1,8 @@
 use super::*;
-use crate::device::Device;
-use crate::device::Plan;
-use crate::ops::testing::{assert_shape_error, assert_within, cpus, keep, noise, run, try_run};
-use half::bf16;
+use crate::device::{Arena, Buffer, Device, Plan};
+use crate::ops::testing::{
+    assert_shape_error, assert_within, cpus, devices, gpus, keep, label, noise, round_to, run, stored, try_run,
+};
 
 /// A case with its place in fused projections and its values.
 #[derive(Clone)]
@@ -34,24 +34,33 @@ impl Input {
         Input { case, precision: Precision::F32, kv_rows: None, pairs: case.batch, columns, values }
     }
 
-    fn pass<'e>(&self, exec: &'e Exec<'_>) -> Result<Tensor<'e>> {
-        let Case { batch, queries, keys, heads, head_dim, causal, .. } = self.case;
+    fn rows(&self, device: &Device) -> Option<KvRows> {
+        self.kv_rows.clone().map(|rows| KvRows::new(device, rows).unwrap())
+    }
+
+    fn pass<'e>(&self, exec: &'e Exec<'_>, kv_rows: Option<&KvRows>) -> Result<Tensor<'e>> {
+        let Case { batch, queries, keys, .. } = self.case;
         let shapes = [[batch, queries], [self.pairs, keys], [self.pairs, keys]];
         let [q, k, v] = [0, 1, 2].map(|i| exec.input([shapes[i][0], shapes[i][1], self.columns[i].0], &self.values[i]));
-        let (q, k, v) = (q?, k?, v?);
-        let settings = Attention { heads, head_dim, causal, kv_rows: self.kv_rows.as_deref(), precision: self.precision };
-        let part = |tensor, i: usize| Columns { tensor, column: self.columns[i].1 };
-        attention(exec, settings, part(&q, 0), part(&k, 1), part(&v, 2))
+        self.attention(exec, kv_rows, [&q?, &k?, &v?])
+    }
+
+    fn attention<'e>(&self, exec: &'e Exec<'_>, kv_rows: Option<&KvRows>, tensors: [&Tensor<'_>; 3]) -> Result<Tensor<'e>> {
+        let Case { heads, head_dim, causal, .. } = self.case;
+        let settings = Attention { heads, head_dim, causal, kv_rows, precision: self.precision };
+        let part = |i: usize| Columns { tensor: tensors[i], column: self.columns[i].1 };
+        attention(exec, settings, part(0), part(1), part(2))
     }
 
     fn run(&self, device: &Device) -> Vec<f32> {
-        run(device, |exec, out| keep(&self.pass(exec)?, out))
+        let rows = self.rows(device);
+        run(device, |exec, out| keep(&self.pass(exec, rows.as_ref())?, out))
     }
 
-    /// The formula, in f64 or in plain f32 loops, with operands of the products rounded to the precision of the case.
-    fn formula<F: Float>(&self) -> Vec<F> {
+    /// The formula, in f64 or in plain f32 loops, with operands of the products rounded to `operands`.
+    fn formula<F: Float>(&self, operands: DType) -> Vec<F> {
         let Case { batch, queries, keys, heads, head_dim: d, causal, .. } = self.case;
-        let round = |x: F| if self.precision == Precision::Bf16 { x.through_bf16() } else { x };
+        let round = |x: F| if operands == DType::F32 { x } else { x.through(operands) };
         let scale = F::from(1.0) / F::from(d as f32).sqrt();
         let mut out = vec![F::from(0.0); batch * queries * heads * d];
         for (b, t, h) in (0..batch).flat_map(|b| (0..queries).flat_map(move |t| (0..heads).map(move |h| (b, t, h)))) {
@@ -74,11 +83,21 @@ impl Input {
         out
     }
 
+    /// The same with the values that the device stores.
+    fn stored(&self, device: &Device) -> Input {
+        Input { values: self.values.each_ref().map(|values| stored(device, values)), ..self.clone() }
+    }
+
     fn check(&self, device: &Device) {
-        let exact = Input { precision: Precision::F32, ..self.clone() }.formula::<f64>();
-        let bits = if self.precision == Precision::Bf16 { 9 } else { 24 };
-        let what = format!("{:?} {} on {}", self.case, self.precision.name(), device.describe());
-        assert_within(&what, &self.run(device), &self.formula::<f32>(), &exact, bits);
+        let (input, operands) = (self.stored(device), device.operands(self.precision));
+        let (exact, plain) = (input.formula::<f64>(DType::F32), input.formula::<f32>(operands));
+        let bits = match operands {
+            DType::F16 => 11,
+            DType::BF16 => 9 - i32::from(device.storage() == DType::BF16),
+            _ => 24,
+        };
+        let what = format!("{:?} {} on {}", self.case, self.precision.name(), label(device));
+        assert_within(&what, &self.run(device), &stored(device, &plain), &exact, bits);
     }
 }
 
@@ -94,7 +113,7 @@ trait Float:
     fn from(x: f32) -> Self;
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
-    fn through_bf16(self) -> Self;
+    fn through(self, dtype: DType) -> Self;
 }
 
 macro_rules! float {
@@ -109,8 +128,8 @@ macro_rules! float {
             fn exp(self) -> $f {
                 $f::exp(self)
             }
-            fn through_bf16(self) -> $f {
-                bf16::from_f32(self as f32).to_f32() as $f
+            fn through(self, dtype: DType) -> $f {
+                round_to(dtype, self as f32) as $f
             }
         }
     )*};
@@ -155,46 +174,117 @@ fn attention_follows_the_formula_at_odd_sizes() {
     }
 }
 
+/// Edges of the tiles of each kernel, a query or key less and more, primes, causal and not.
+#[test]
+fn kernels_follow_the_formula_at_the_edges_of_their_tiles() {
+    let narrow = [40, 64, 80].map(|d| {
+        [
+            (1, 1, 1, 1, d, false),
+            (1, 127, 63, 1, d, false),
+            (1, 129, 128, 1, d, false),
+            (2, 33, 77, 2, d, false),
+            (1, 131, 131, 1, d, true),
+        ]
+    });
+    let deep = [(1, 1, 1, 2, 160, false), (1, 63, 65, 1, 160, false), (2, 65, 77, 1, 160, false), (1, 67, 67, 2, 160, true)];
+    let wide = [(1, 1, 1, 1, 512, false), (1, 63, 65, 1, 512, false), (2, 65, 64, 1, 512, false), (1, 67, 131, 2, 512, true)];
+    let any = [(2, 5, 33, 1, 512, false), (1, 3, 31, 1, 600, false), (1, 4, 32, 2, 4, true), (2, 9, 37, 3, 16, false)];
+    let few = [
+        (2, 1, 1, 3, 1, false),
+        (2, 31, 95, 2, 8, false),
+        (3, 7, 193, 2, 11, false),
+        (2, 5, 9, 3, 7, true),
+        (1, 40, 13, 1, 13, true),
+    ];
+    for device in gpus() {
+        let check = |&(batch, queries, keys, heads, head_dim, causal): &(usize, usize, usize, usize, usize, bool)| {
+            Input::noise(case(batch, queries, keys, heads, head_dim, causal)).check(&device);
+        };
+        narrow.iter().flatten().chain(&deep).chain(&wide).chain(&any[1..]).chain(&few).for_each(check);
+        // Rows that start between vectors, at the widths of vectors.
+        for head_dim in [40, 64, 160, 512] {
+            Input::fused(case(2, 5, 33, 1, head_dim, false), [1, 0, 8], [0, 8, 1]).check(&device);
+        }
+    }
+}
+
 #[test]
 fn operands_are_found_in_fused_projections() {
-    for device in cpus() {
-        let mut input = Input::fused(case(2, 19, 23, 3, 10, false), [0, 4, 33], [70, 0, 1]);
-        input.check(&device);
-        input.kv_rows = Some(vec![1, 1]);
-        input.check(&device);
-        input.kv_rows = Some(vec![1, 0]);
-        input.check(&device);
+    for device in devices() {
+        // Heads of vectors, too, in rows that are wider by vectors.
+        for (head_dim, before, after) in
+            [(10, [0, 4, 33], [70, 0, 1]), (40, [8, 0, 40], [0, 16, 8]), (512, [0, 8, 16], [24, 16, 8])]
+        {
+            let mut input = Input::fused(case(2, 19, 23, 3 - head_dim / 256, head_dim, false), before, after);
+            input.check(&device);
+            input.kv_rows = Some(vec![1, 1]);
+            input.check(&device);
+            input.kv_rows = Some(vec![1, 0]);
+            input.check(&device);
+        }
     }
 }
 
 /// More samples of queries than of keys: prompts of a batch share their keys.
 #[test]
 fn samples_choose_their_keys() {
-    let mut input = Input::noise(case(4, 9, 30, 2, 16, false));
-    input.kv_rows = Some(vec![0, 2, 2, 1]);
-    input.pairs = 3;
-    for i in [1, 2] {
-        input.values[i].truncate(3 * 30 * 32);
+    for head_dim in [16, 40] {
+        let mut input = Input::noise(case(4, 9, 30, 2, head_dim, false));
+        input.kv_rows = Some(vec![0, 2, 2, 1]);
+        input.pairs = 3;
+        for i in [1, 2] {
+            input.values[i].truncate(3 * 30 * 2 * head_dim);
+        }
+        for device in devices() {
+            input.check(&device);
+        }
     }
-    for device in cpus() {
-        input.check(&device);
+}
+
+/// A captured pass reads the table of keys where it lies: no value comes from the host.
+#[test]
+fn captured_passes_choose_their_keys() {
+    for device in gpus() {
+        let mut input = Input::noise(case(3, 9, 30, 1, 40, false));
+        input.kv_rows = Some(vec![2, 0, 2]);
+        let rows = input.rows(&device);
+        let buffer = |i: usize, len| Buffer::from_f32(&device, [3, len, 40], device.storage(), &input.values[i]).unwrap();
+        let inputs = [buffer(0, 9), buffer(1, 30), buffer(2, 30)];
+        let mut result = Buffer::try_zeros(&device, [3, 9, 40], device.storage()).unwrap();
+        let mut pass = |exec: &Exec<'_>| {
+            let [q, k, v] = inputs.each_ref().map(|buffer| exec.view(buffer));
+            input.attention(exec, rows.as_ref(), [&q, &k, &v])?.store(&mut result)
+        };
+        let plan = Plan::record(&device, &mut pass).unwrap();
+        let graph = Arena::new().capture(&device, &plan, &mut pass).unwrap();
+        graph.replay().unwrap();
+        let found = run(&device, |exec, out| keep(&exec.view(&result), out));
+        assert_eq!(found, input.run(&device), "{}", label(&device));
     }
 }
 
 /// Equal scores: the result is the mean of the visible values, a quotient of small integers.
 #[test]
 fn equal_scores_average_exactly() {
-    for (keys, causal) in [(64, false), (150, true)] {
-        let mut input = Input::noise(case(2, keys, keys, 2, 6, causal));
+    for (keys, head_dim, causal) in
+        [(64, 6, false), (150, 6, true), (64, 40, false), (70, 40, true), (32, 160, false), (64, 512, false)]
+    {
+        let mut input = Input::noise(case(2, keys, keys, 2, head_dim, causal));
         input.values[0].fill(0.0);
         input.values[2].iter_mut().for_each(|x| *x = (*x * 20.0).round());
-        let v = input.values[2].clone();
-        for device in cpus() {
+        let (v, width) = (input.values[2].clone(), 2 * head_dim);
+        for device in devices() {
+            let exact = |seen: usize| seen.is_power_of_two() || matches!(device, Device::Cpu(_));
             for (i, &x) in input.run(&device).iter().enumerate() {
-                let (column, t, b) = (i % 12, i / 12 % keys, i / 12 / keys);
+                let (column, t, b) = (i % width, i / width % keys, i / width / keys);
                 let seen = if causal { t + 1 } else { keys };
-                let sum: f32 = (0..seen).map(|s| v[(b * keys + s) * 12 + column]).sum();
-                assert_eq!(x, sum / seen as f32, "{i}, causal {causal}, {}", device.describe());
+                let sum: f32 = (0..seen).map(|s| v[(b * keys + s) * width + column]).sum();
+                let mean = sum / seen as f32;
+                // A GPU multiplies by the rounded inverse: that may turn the last rounding.
+                let near =
+                    [1.0 - 2.0 * f32::EPSILON, 1.0, 1.0 + 2.0 * f32::EPSILON].map(|near| round_to(device.storage(), mean * near));
+                let found = if exact(seen) { x == near[1] } else { near.contains(&x) };
+                assert!(found, "{x} for {mean} at {i}, causal {causal}, {}", label(&device));
             }
         }
     }
@@ -204,15 +294,21 @@ fn equal_scores_average_exactly() {
 #[test]
 fn a_dominant_key_gives_its_value() {
     let (queries, keys) = (50, 211);
-    let mut input = Input::noise(case(1, queries, keys, 1, 2, false));
-    // q = 1000 (t, 1), k = (2 s, -s^2): the score is 1000 (t^2 - (t - s)^2), largest at s = t.
-    let target = |t: usize| t * 37 % keys;
-    input.values[0] = (0..queries).flat_map(|t| [1000.0 * target(t) as f32, 1000.0]).collect();
-    input.values[1] = (0..keys).flat_map(|s| [2.0 * s as f32, -((s * s) as f32)]).collect();
-    for device in cpus() {
-        for (t, pair) in input.run(&device).chunks_exact(2).enumerate() {
-            for (x, v) in pair.iter().zip(&input.values[2][2 * target(t)..]) {
-                assert!((x - v).abs() <= v.abs() * f32::EPSILON, "{x} for {v}: query {t} on {}", device.describe());
+    for head_dim in [12, 40, 160, 512] {
+        let mut input = Input::noise(case(1, queries, keys, 1, head_dim, false));
+        // Keys are their numbers in binary, of -1 and 1, and queries the keys that they want, 100 times for each channel's root.
+        let target = |t: usize| t * 37 % keys;
+        let large = if head_dim > 100 { 320.0 } else { 100.0 };
+        let digits =
+            |s: usize, one: f32| (0..head_dim).map(move |c| if c > 7 { 0.0 } else { one * (2.0 * (s >> c & 1) as f32 - 1.0) });
+        input.values[0] = (0..queries).flat_map(|t| digits(target(t), large)).collect();
+        input.values[1] = (0..keys).flat_map(|s| digits(s, 1.0)).collect();
+        for device in devices() {
+            let v = stored(&device, &input.values[2]);
+            for (t, row) in input.run(&device).chunks_exact(head_dim).enumerate() {
+                for (x, v) in row.iter().zip(&v[head_dim * target(t)..]) {
+                    assert!((x - v).abs() <= v.abs() * f32::EPSILON, "{x} for {v}: query {t} on {}", label(&device));
+                }
             }
         }
     }
@@ -221,22 +317,45 @@ fn a_dominant_key_gives_its_value() {
 /// Scores that would overflow e^x by far.
 #[test]
 fn large_scores_stay_finite() {
-    let mut input = Input::noise(case(1, 20, 200, 1, 40, false));
-    input.values[0].iter_mut().for_each(|x| *x *= 1000.0);
-    for device in cpus() {
-        assert!(input.run(&device).iter().all(|x| x.is_finite() && x.abs() <= 2.5));
+    for head_dim in [20, 40, 512] {
+        let mut input = Input::noise(case(1, 20, 150, 1, head_dim, false));
+        input.values[0].iter_mut().for_each(|x| *x *= 1000.0);
+        for device in devices() {
+            // Rounded probabilities may sum to a little more than their sum.
+            assert!(input.run(&device).iter().all(|x| x.is_finite() && x.abs() <= 2.5 * 1.01), "{}", label(&device));
+        }
+    }
+}
+
+/// All scores of a query are one infinity or the other.
+#[test]
+fn infinite_scores_give_nan_in_their_row() {
+    for head_dim in [8, 40, 512] {
+        let mut input = Input::noise(case(1, 20, 70, 1, head_dim, false));
+        (0..70).for_each(|s| input.values[1][s * head_dim] = 1.0);
+        for infinity in [f32::INFINITY, f32::NEG_INFINITY] {
+            input.values[0][3 * head_dim] = infinity;
+            for device in devices() {
+                for (t, row) in input.run(&device).chunks_exact(head_dim).enumerate() {
+                    assert!(row.iter().all(|x| x.is_nan() == (t == 3)), "{infinity}, query {t} on {}", label(&device));
+                }
+            }
+        }
     }
 }
 
 #[test]
 fn nan_in_a_sample_stays_in_it() {
-    for (operand, row) in [(0, 5), (1, 30), (2, 30)] {
-        let mut input = Input::noise(case(2, 20, 40, 1, 8, false));
-        input.values[operand][row * 8 + 3] = f32::NAN;
-        for device in cpus() {
+    for (head_dim, operand, row) in
+        [(8, 0, 5), (8, 1, 30), (8, 2, 30), (40, 0, 5), (40, 1, 30), (40, 2, 30), (512, 1, 30), (512, 2, 30)]
+    {
+        let mut input = Input::noise(case(2, 20, 40, 1, head_dim, false));
+        input.values[operand][row * head_dim + 3] = f32::NAN;
+        for device in devices() {
             let out = input.run(&device);
-            let (first, second) = out.split_at(20 * 8);
-            assert!(first.iter().any(|x| x.is_nan()) && second.iter().all(|x| !x.is_nan()), "operand {operand}");
+            let (first, second) = out.split_at(20 * head_dim);
+            let stays = first.iter().any(|x| x.is_nan()) && second.iter().all(|x| !x.is_nan());
+            assert!(stays, "operand {operand} of {head_dim} channels on {}", label(&device));
         }
     }
 }
@@ -252,39 +371,62 @@ fn bits_of_a_sample_depend_on_it_alone() {
     {
         let mut batch = Input::noise(case);
         batch.precision = precision;
-        let mut single = batch.clone();
-        (single.case.batch, single.pairs) = (1, 1);
-        let samples = case.batch;
-        let part = |values: &[f32], sample: usize| values.chunks_exact(values.len() / samples).nth(sample).unwrap().to_vec();
         let whole = [1, 3].map(|threads| batch.run(&Device::cpu(threads).unwrap()));
         assert!(whole[0].iter().zip(&whole[1]).all(|(a, b)| a.to_bits() == b.to_bits()), "{case:?}, {precision:?}");
-        for sample in 0..samples {
-            single.values = [0, 1, 2].map(|i| part(&batch.values[i], sample));
-            for threads in [1, 4] {
-                let alone = single.run(&Device::cpu(threads).unwrap());
-                let same = alone.iter().zip(part(&whole[0], sample)).all(|(a, b)| a.to_bits() == b.to_bits());
-                assert!(same, "sample {sample}, {threads} threads, {case:?}, {precision:?}");
-            }
+        for threads in [1, 4] {
+            assert_samples_alone(&Device::cpu(threads).unwrap(), &batch, &whole[0]);
         }
+    }
+    for device in gpus() {
+        for (head_dim, causal) in [(40, false), (64, true), (160, false), (512, false), (12, true)] {
+            let batch = Input::noise(case(3, 19, 77, 2 - head_dim / 512, head_dim, causal));
+            assert_samples_alone(&device, &batch, &batch.run(&device));
+        }
+    }
+}
+
+/// Each sample alone has the bits that it has in `whole`, the result of its batch.
+fn assert_samples_alone(device: &Device, batch: &Input, whole: &[f32]) {
+    let samples = batch.case.batch;
+    let mut single = batch.clone();
+    (single.case.batch, single.pairs) = (1, 1);
+    let part = |values: &[f32], sample: usize| values.chunks_exact(values.len() / samples).nth(sample).unwrap().to_vec();
+    for sample in 0..samples {
+        single.values = [0, 1, 2].map(|i| part(&batch.values[i], sample));
+        let alone = single.run(device);
+        let same = alone.iter().zip(part(whole, sample)).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "sample {sample}, {:?}, {:?} on {}", batch.case, batch.precision, label(device));
     }
 }
 
 #[test]
 fn misfits_are_refused() {
-    let device = Device::cpu(1).unwrap();
-    let good = Input::noise(case(2, 3, 4, 2, 5, false));
-    let refuse = |change: &dyn Fn(&mut Input), part: &str| {
-        let mut input = good.clone();
-        change(&mut input);
-        assert_shape_error(try_run(&device, |exec, _| input.pass(exec).map(|_| ())), part);
-    };
-    refuse(&|i| i.case.heads = 0, "0 heads");
-    refuse(&|i| i.case.heads = 3, "q has 10 channels");
-    refuse(&|i| i.columns[1].1 = 1, "k has 10 channels");
-    refuse(&|i| i.columns[2].1 = usize::MAX, "v has 10 channels");
-    refuse(&|i| i.kv_rows = Some(vec![0]), "kv_rows [0]");
-    refuse(&|i| i.kv_rows = Some(vec![0, 2]), "kv_rows [0, 2]");
-    refuse(&|i| (i.pairs, i.values[1], i.values[2]) = (1, vec![0.0; 40], vec![0.0; 40]), "no kv_rows");
+    for device in [&cpus()[0], &gpus()[0]] {
+        let good = Input::noise(case(2, 3, 4, 2, 5, false));
+        let refuse = |change: &dyn Fn(&mut Input), part: &str| {
+            let mut input = good.clone();
+            change(&mut input);
+            let rows = input.rows(device);
+            assert_shape_error(try_run(device, |exec, _| input.pass(exec, rows.as_ref()).map(|_| ())), part);
+        };
+        refuse(&|i| i.case.heads = 0, "0 heads");
+        refuse(&|i| i.case.heads = 3, "q has 10 channels");
+        refuse(&|i| i.columns[1].1 = 1, "k has 10 channels");
+        refuse(&|i| i.columns[2].1 = usize::MAX, "v has 10 channels");
+        refuse(&|i| i.kv_rows = Some(vec![0]), "kv_rows [0]");
+        refuse(&|i| i.kv_rows = Some(vec![0, 2]), "kv_rows [0, 2]");
+        refuse(&|i| (i.pairs, i.values[1], i.values[2]) = (1, vec![0.0; 40], vec![0.0; 40]), "no kv_rows");
+    }
+    let (cpu, gpu) = (&cpus()[0], &gpus()[0]);
+    let mut input = Input::noise(case(2, 3, 4, 2, 5, false));
+    input.kv_rows = Some(vec![0, 1]);
+    for (device, other) in [(cpu, gpu), (gpu, cpu)] {
+        let rows = input.rows(other);
+        assert_shape_error(try_run(device, |exec, _| input.pass(exec, rows.as_ref()).map(|_| ())), "of another device");
+    }
+    if usize::BITS > u32::BITS {
+        assert_shape_error(KvRows::new(gpu, vec![1 << 32]), "4294967296");
+    }
 }
 
 #[test]
@@ -295,6 +437,6 @@ fn work_is_counted_from_the_shapes() {
     let device = Device::cpu(1).unwrap();
     for case in cases().iter().filter(|case| case.queries <= 256) {
         let input = Input::noise(*case);
-        assert_eq!(Plan::record(&device, |exec| input.pass(exec).map(|_| ())).unwrap().flops(), case.flops());
+        assert_eq!(Plan::record(&device, |exec| input.pass(exec, None).map(|_| ())).unwrap().flops(), case.flops());
     }
 }
