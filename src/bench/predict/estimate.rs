@@ -89,7 +89,8 @@ pub(super) fn estimate(chip: &Chip, launch: &Launch, sampled: &Sampled) -> Estim
     let together = u64::from(held.max(1)) * u64::from(chip.multiprocessors);
     let waves = counts.blocks as f64 / together as f64;
     let sectors: u64 = counts.sites.iter().map(|site| site.sectors).sum();
-    let traffic = Traffic { l2: 32.0 * sectors as f64, ..memory_traffic(chip, &launch.shape.tensors, &sampled.touched, waves.ceil()) };
+    let traffic =
+        Traffic { l2: 32.0 * sectors as f64, ..memory_traffic(chip, &launch.shape.tensors, &sampled.touched, waves.ceil()) };
 
     let mut counts = counts.clone();
     (counts.unique_read, counts.unique_written) = (traffic.read.round() as u64, traffic.written.round() as u64);
@@ -97,7 +98,9 @@ pub(super) fn estimate(chip: &Chip, launch: &Launch, sampled: &Sampled) -> Estim
     let part = |resource| 1e6 * bound.part(resource);
     let sum = |keep: fn(&Site) -> bool| {
         let kept = sampled.sites().filter(|(site, _)| keep(site));
-        kept.fold([0.0; 2], |[taken, ideal], (_, counts)| [taken + counts.wavefronts as f64, ideal + counts.ideal_wavefronts as f64])
+        kept.fold([0.0; 2], |[taken, ideal], (_, counts)| {
+            [taken + counts.wavefronts as f64, ideal + counts.ideal_wavefronts as f64]
+        })
     };
     let tensor = sampled.sites().filter(|(site, _)| site.class == Class::Tensor);
     Estimate {

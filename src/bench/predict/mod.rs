@@ -82,9 +82,8 @@ pub fn predict(request: &Request) -> Result<Prediction> {
     // Long ones first, so that no core is left alone with one.
     distinct.sort_by_key(|launch| std::cmp::Reverse((launch.shape.tensors.iter().max().copied(), launch.shape.entry)));
     let kernels = Kernels::default();
-    let estimate = |launch: &&Launch| -> Result<Estimate> {
-        Ok(estimate::estimate(card.chip, launch, &sample(&kernels, launch)?))
-    };
+    let estimate =
+        |launch: &&Launch| -> Result<Estimate> { Ok(estimate::estimate(card.chip, launch, &sample(&kernels, launch)?)) };
     let estimates: Vec<Estimate> = device.install(|| distinct.par_iter().map(estimate).collect::<Result<_>>())?;
     let estimates = distinct.iter().map(|launch| launch.shape.clone()).zip(estimates).collect();
     Ok(report::add_up(request, card, &passes, &estimates))

@@ -7,7 +7,9 @@ use crate::device::{Arena, Cost, Device, Exec, Observer, Plan, Precision};
 use crate::diffusion::ModelSpec;
 use crate::diffusion::unet::{Conditions, Halves, TextState, Unet};
 use crate::diffusion::vae::VaeDecoder;
-use crate::ops::elementwise::guidance;
+use crate::ops::attention::KvRows;
+use crate::ops::sampler::{self, Guidance, HISTORY, SAMPLE_WORDS, State, StepWeights};
+use crate::tensor::DType;
 use crate::weights::Loader;
 use crate::{Error, Result};
 use std::sync::{Mutex, PoisonError};
@@ -66,30 +68,49 @@ pub(super) fn record(spec: &ModelSpec, device: &Device, log: &Log, request: &Req
     let time = unet.time_state(device, request.steps)?;
     let prompts = 1..batch + 1;
     let rows: Vec<usize> = if guided { vec![0; batch].into_iter().chain(prompts).collect() } else { prompts.collect() };
+    let rows = KvRows::new(device, rows)?;
     let halves = if guided { Halves::Both } else { Halves::Prompts };
     let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &rows, halves };
     let step = recorder.pass("step", request.steps, |exec| {
-        let latents = exec.alloc([batch, height, width, channels], exec.storage())?;
-        let prediction = unet.forward(exec, latents, &conditions)?;
-        if guided {
-            guidance(exec, &prediction, 7.5)?;
-        }
-        Ok(())
+        let mut state = sampler_state(exec, [batch, height, width, channels])?;
+        let prediction = unet.forward(exec, &state.input, &conditions)?;
+        // A row of a scheduler that keeps predictions, and draws no noise.
+        let weights = exec.input_u32([StepWeights::WORDS], &[0; StepWeights::WORDS])?;
+        let guidance = if guided { Guidance::Scale(7.5) } else { Guidance::None };
+        sampler::step(exec, &mut state, &prediction, guidance, &weights, None)
     })?;
 
     let decode = recorder.pass("decode", batch, |exec| {
-        vae.forward(exec, exec.alloc([1, height, width, channels], exec.storage())?).map(drop)
+        let latents = exec.alloc([1, height, width, channels], DType::F32)?;
+        let image = vae.forward(exec, sampler::unscale(exec, &latents, spec.vae.scaling_factor)?)?;
+        let mut pixels = exec.alloc(image.shape(), DType::U8)?;
+        let mut flags = exec.alloc([1], DType::U32)?;
+        sampler::quantise(exec, &image, &mut pixels, &mut flags)
     })?;
     Ok(vec![encode, step, decode])
 }
 
-struct Recorder<'d> {
-    device: &'d Device,
-    log: &'d Log,
+/// What a sampler keeps for latents of these extents.
+fn sampler_state<'e>(exec: &'e Exec<'_>, [batch, height, width, channels]: [usize; 4]) -> Result<State<'e>> {
+    let f32s = |times: usize| exec.alloc([times * batch, height, width, channels], DType::F32);
+    Ok(State {
+        latents: f32s(1)?,
+        base: f32s(1)?,
+        history: f32s(HISTORY)?,
+        input: exec.alloc([batch, height, width, channels], exec.storage())?,
+        samples: exec.input_u32([batch, SAMPLE_WORDS], &vec![0; batch * SAMPLE_WORDS])?,
+    })
+}
+
+/// Runs passes on a predicted GPU.
+pub(super) struct Recorder<'d> {
+    pub device: &'d Device,
+    pub log: &'d Log,
 }
 
 impl Recorder<'_> {
-    fn pass(&self, name: &'static str, times: usize, mut pass: impl FnMut(&Exec<'_>) -> Result<()> + Send) -> Result<Pass> {
+    /// The operations of a pass, with what they put into the queue.
+    pub fn pass(&self, name: &'static str, times: usize, mut pass: impl FnMut(&Exec<'_>) -> Result<()> + Send) -> Result<Pass> {
         let plan = Plan::record(self.device, &mut pass)?;
         self.log.take();
         let top = self.log.top();

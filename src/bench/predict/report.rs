@@ -267,11 +267,8 @@ fn merge(known: &mut KernelPrediction, row: &KernelPrediction) {
 fn rows_of(card: Card, operation: &Operation, estimates: &Estimates) -> Vec<KernelPrediction> {
     let cost = &operation.cost;
     let op = format!("{} {:?}", cost.op, cost.shape);
-    let mut rows: Vec<KernelPrediction> = operation
-        .launches
-        .iter()
-        .filter_map(|launch| Some(row(&op, launch, estimates.get(&launch.shape)?)))
-        .collect();
+    let mut rows: Vec<KernelPrediction> =
+        operation.launches.iter().filter_map(|launch| Some(row(&op, launch, estimates.get(&launch.shape)?))).collect();
     for (entry, bytes, times) in [("copy", operation.copied, 2.0), ("fill", operation.filled, 1.0)] {
         if bytes > 0 {
             rows.push(driver(card, &op, entry, bytes as f64, times));
@@ -369,8 +366,28 @@ impl PassPrediction {
         let _ = writeln!(out, "\n{}, {} a batch: {:.3} ms, {} launches", self.name, self.times, self.bound_ms, self.launches);
         let mut rows = vec![
             [
-                "<kernel", "<operation", "count", "us", "<by", "tensor", "memory", "shared", "exp", "L2*", "issue*", "GFLOP", "useful",
-                "MB", "compulsory", "conflicts", "loop", "regs", "KiB", "blocks/SM", "<limit", "waves",
+                "<kernel",
+                "<operation",
+                "count",
+                "us",
+                "<by",
+                "tensor",
+                "memory",
+                "shared",
+                "exp",
+                "L2*",
+                "issue*",
+                "GFLOP",
+                "useful",
+                "MB",
+                "compulsory",
+                "conflicts",
+                "loop",
+                "regs",
+                "KiB",
+                "blocks/SM",
+                "<limit",
+                "waves",
             ]
             .map(String::from)
             .to_vec(),
@@ -409,7 +426,10 @@ impl Summary {
             line(&format!("{} of an image", pass.name), format!("{ms:.3} ms at least"));
         }
         line("an image", format!("{:.3} ms at least", self.image_ms));
-        line("images/s", format!("{:.2} at most; {:.2} in whole rounds of blocks", self.images_per_s, self.images_per_s_whole_waves));
+        line(
+            "images/s",
+            format!("{:.2} at most; {:.2} in whole rounds of blocks", self.images_per_s, self.images_per_s_whole_waves),
+        );
         if let Some(step) = all.passes.iter().find(|pass| pass.name == "step") {
             let gb = |bytes: f64| format!("{:.3} GB", bytes / 1e9);
             line("memory traffic of a step", gb(step.traffic.memory()));

@@ -92,14 +92,26 @@ impl Sums {
     }
 }
 
+/// All blocks of a launch.
+#[cfg(test)]
+pub(crate) fn whole(kernels: &Kernels, launch: &Launch) -> Result<Sampled> {
+    of_blocks(kernels, launch, u64::MAX)
+}
+
 /// Runs the representative blocks of a launch; see the module.
 ///
 /// # Errors
 /// [`Error::Launch`] if the simulator refuses the launch or finds a fault in a block.
 pub(crate) fn sample(kernels: &Kernels, launch: &Launch) -> Result<Sampled> {
+    of_blocks(kernels, launch, 3)
+}
+
+/// As [`sample`], with grids of up to `most` blocks run whole.
+fn of_blocks(kernels: &Kernels, launch: &Launch, most: u64) -> Result<Sampled> {
     let kernel = kernels.get(launch)?;
     let blocks = launch.shape.grid.iter().fold(1u64, |all, &n| all * u64::from(n));
-    let mut sums = Sums { sites: vec![[0.0; 6]; kernel.sites().len()], touched: vec![Touched::default(); launch.shape.tensors.len()] };
+    let mut sums =
+        Sums { sites: vec![[0.0; 6]; kernel.sites().len()], touched: vec![Touched::default(); launch.shape.tensors.len()] };
     let mut ran = 0;
     let mut add = |block: u64, weight: f64| -> Result<u64> {
         let (counts, touched) = run(&kernel, launch, block as u32)?;
@@ -107,7 +119,7 @@ pub(crate) fn sample(kernels: &Kernels, launch: &Launch) -> Result<Sampled> {
         ran += 1;
         Ok(counts.sites.iter().map(|site| site.warps).sum())
     };
-    if blocks <= 3 {
+    if blocks <= most {
         (0..blocks).try_for_each(|block| add(block, 1.0).map(drop))?;
     } else {
         add(0, 1.0)?;
