@@ -23,7 +23,7 @@ use crate::corpus::Corpus;
 use crate::device::{Device, Precision};
 use crate::diffusion::sampler::{self, Savings};
 use crate::diffusion::{ModelSpec, schedulers};
-use crate::shards::{RunManifest, ShardSettings, Worker, shard_stats};
+use crate::shards::{RunManifest, ShardSettings, Worker, finished_shard, shard_stats};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::ModelDir;
 use crate::{Error, Result};
@@ -176,7 +176,7 @@ impl<'d> Run<'d> {
             config_sha256: manifest.config_sha256().to_string(),
         };
         let mut progress = Progress { events, stop, summary: Summary { cut: self.too_long.len() as u64, ..Summary::default() } };
-        let open = self.survey(&mut progress)?;
+        let open = self.survey(&shards, &mut progress)?;
         if !open.is_empty() {
             self.make(&shards, &open, &mut progress)?;
         } else if self.settings.output.save_latents.as_ref().is_some_and(|path| !path.exists()) {
@@ -189,10 +189,10 @@ impl<'d> Run<'d> {
     }
 
     /// Looks at what is there, and says what is to be done. Returns the shards that are not finished.
-    fn survey(&self, progress: &mut Progress<'_>) -> Result<Vec<&Job>> {
+    fn survey(&self, shards: &ShardSettings, progress: &mut Progress<'_>) -> Result<Vec<&Job>> {
         let (mut open, mut done) = (Vec::new(), 0);
         for job in &self.work.jobs {
-            match shard_stats(&self.settings.output.folder, job.shard)? {
+            match finished_shard(&self.settings.output.folder, job.shard, shards)? {
                 Some(stats) => {
                     done += stats.count;
                     progress.summary.failed += stats.failed_to_generate;

@@ -42,4 +42,4 @@ pub use sample::{Column, ColumnKind, Outcome, Sample};
 pub use sheet::{SheetOptions, Tile, contact_sheet, write_contact_sheet};
 pub use stats::{ShardStats, shard_stats};
 pub use verify::{Problem, Report, verify};
-pub use writer::{Shard, ShardSettings, ShardWriter};
+pub use writer::{Shard, ShardSettings, ShardWriter, finished_shard};

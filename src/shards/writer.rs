@@ -260,6 +260,15 @@ impl ShardWriter {
     }
 }
 
+/// The stats of shard `shard_id` of folder `dir`, or `None` if it is not done. For the run that writes there: a journal that a crash in the last
+/// step of the shard left is removed.
+///
+/// # Errors
+/// As [`ShardWriter::open`].
+pub fn finished_shard(dir: &Path, shard_id: u32, settings: &ShardSettings) -> Result<Option<ShardStats>> {
+    finished(&ShardPaths::new(dir, shard_id), settings)
+}
+
 /// The stats of the shard if it is done, after removing what a crash in the last step of [`ShardWriter::finish`] left.
 fn finished(paths: &ShardPaths, settings: &ShardSettings) -> Result<Option<ShardStats>> {
     let Some(stats) = stats::read_stats(&paths.stats)? else { return Ok(None) };

@@ -62,6 +62,19 @@ fn shards_survive_any_number_of_kills() {
     run(syntic().arg("verify").arg(&out)).expect(0, &[]);
 }
 
+/// A kill between the last two steps of a shard: its stats are there, and its journal still.
+#[test]
+fn a_journal_of_a_finished_shard_is_removed() {
+    let folder = tempdir().unwrap();
+    let captions = captions(folder.path(), 5);
+    let out = folder.path().join("out");
+    run(&mut generate(&captions, &out, &[])).expect(0, &[]);
+    std::fs::write(out.join(".00000.journal"), "{}").unwrap();
+    run(syntic().arg("verify").arg(&out)).expect(3, &[]);
+    run(&mut generate(&captions, &out, &[])).expect(0, &["0 made now"]);
+    run(syntic().arg("verify").arg(&out)).expect(0, &[]);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_ends_the_run_with_75_and_keeps_what_is_done() {
