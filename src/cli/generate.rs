@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use syntic::Result;
 use syntic::corpus::{CorpusOptions, Format};
 use syntic::diffusion::schedulers::SchedulerName;
-use syntic::generate::{Output, Run, Sampling, Selection, Settings};
+use syntic::generate::{Batch, Output, Run, Sampling, Selection, Settings};
 use syntic::rng::RngKind;
 use syntic::shards::ImageFormat;
 
@@ -41,9 +41,10 @@ pub struct Args {
     /// Width in pixels [default: the model's own]
     #[arg(long, value_name = "PIXELS")]
     width: Option<usize>,
-    /// Pictures made at once. Changes speed and memory, never a picture.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    batch: usize,
+    /// Pictures made at once, or auto for as many as the free memory takes. Changes speed and memory, never a picture
+    /// [default: auto on a GPU, 1 elsewhere]
+    #[arg(long, value_name = "N|auto")]
+    batch: Option<Batch>,
     /// Picture i is made from seed + i, i its position in the caption file.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -99,6 +100,9 @@ pub struct Args {
     /// Print one JSON object a line instead of text.
     #[arg(long)]
     json: bool,
+    /// Write what each stage did when, for chrome://tracing or Perfetto.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 impl Args {
@@ -131,7 +135,8 @@ impl Args {
                 save_latents: self.save_latents,
             },
             init_latents: self.init_latents,
-            batch: self.batch,
+            batch: self.batch.unwrap_or_default(),
+            trace: self.trace,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::arena::{Event, Plan};
 use super::buffer::{Buffer, out_of_memory};
 use super::gpu::{self, DeviceMemory, Gpu};
 use super::launch::Launch;
+use super::nvtx;
 use super::tensor::{Place, Tensor};
 use super::{Device, plan_mismatch};
 use crate::tensor::{DType, Shape};
@@ -317,6 +318,11 @@ impl<'p> Exec<'p> {
                 self.note(read);
             }
         }
+    }
+
+    /// Names what runs until the range is dropped, for a profiler. In a captured pass that is the capture, not its replays.
+    pub fn range(&self, name: fmt::Arguments<'_>) -> nvtx::Range {
+        if self.is_running() { nvtx::range(name) } else { nvtx::Range::none() }
     }
 
     /// False while recording.

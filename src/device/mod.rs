@@ -22,6 +22,7 @@ mod exec;
 mod gpu;
 pub mod kernels;
 mod launch;
+pub mod nvtx;
 pub(crate) mod predict;
 mod signature;
 mod sim;
@@ -90,6 +91,17 @@ impl Device {
             (Device::Cpu(_), Precision::F32) => DType::F32,
             (Device::Cpu(_), Precision::Bf16) => DType::BF16,
             (Device::Gpu(gpu), _) => gpu.storage(),
+        }
+    }
+
+    /// Bytes of its memory that nobody uses: of the card, or of this machine. None where the system does not tell.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver does not tell.
+    pub fn free_memory(&self) -> Result<Option<u64>> {
+        match self {
+            Device::Cpu(_) => Ok(survey::host_memory().map(|memory| memory.free)),
+            Device::Gpu(gpu) => Ok(Some(gpu.memory()?.free)),
         }
     }
 

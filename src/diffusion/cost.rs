@@ -20,6 +20,20 @@ pub struct Cost {
     pub vae_flops: u64,
     /// Memory for activations, shared by all passes, in bytes.
     pub arena_bytes: usize,
+    /// Of it, what encoding the prompts needs.
+    pub text_bytes: usize,
+    /// Of it, what an evaluation of the denoising network needs.
+    pub unet_bytes: usize,
+    /// Of it, what decoding an image needs.
+    pub vae_bytes: usize,
+    /// Memory for the keys and values of one prompt, in bytes.
+    pub prompt_bytes: usize,
+    /// Memory for what the time of one step adds to the layers, in bytes.
+    pub step_bytes: usize,
+    /// Values of the text encoder's weights.
+    pub text_weights: usize,
+    /// Values of the weights of the denoising network and of the decoder.
+    pub image_weights: usize,
 }
 
 impl Cost {
@@ -30,10 +44,11 @@ impl Cost {
     pub fn count(spec: &ModelSpec, device: &Device, size: (usize, usize), batch: usize, guided: bool) -> Result<Cost> {
         let [channels, height, width] = spec.latent_shape(size.0, size.1);
         let length = spec.text.max_positions;
-        let text = TextEncoder::new(spec.text.clone(), device, &Loader::declare())?;
+        let [text_loader, image_loader] = [Loader::declare(), Loader::declare()];
+        let text = TextEncoder::new(spec.text.clone(), device, &text_loader)?;
         let text = Plan::record(device, |exec| text.forward(exec, &vec![0; batch * length], length).map(drop))?;
 
-        let unet = Unet::new(spec.unet.clone(), device, Precision::F32, &Loader::declare())?;
+        let unet = Unet::new(spec.unet.clone(), device, Precision::F32, &image_loader.scope("unet"))?;
         let outputs = if guided { 2 * batch } else { batch };
         let (time, state) = (unet.time_state(device, 1)?, TextState::zeros(device, &unet, 1, length)?);
         let rows = KvRows::new(device, vec![0; outputs])?;
@@ -44,13 +59,25 @@ impl Cost {
             unet.forward(exec, &latents, &conditions).map(drop)
         })?;
 
-        let vae = VaeDecoder::new(spec.vae.clone(), device, Precision::F32, &Loader::declare())?;
+        let vae = VaeDecoder::new(spec.vae.clone(), device, Precision::F32, &image_loader.scope("vae"))?;
         let vae = Plan::record(device, |exec| vae.forward(exec, exec.input([1, height, width, channels], &[])?).map(drop))?;
         Ok(Cost {
             text_flops: text.flops() / batch as u64,
             unet_flops: unet.flops(),
             vae_flops: vae.flops(),
             arena_bytes: text.bytes().max(unet.bytes()).max(vae.bytes()),
+            text_bytes: text.bytes(),
+            unet_bytes: unet.bytes(),
+            vae_bytes: vae.bytes(),
+            prompt_bytes: state.bytes(),
+            step_bytes: time.bytes(),
+            text_weights: values(&text_loader),
+            image_weights: values(&image_loader),
         })
     }
+}
+
+/// Values of all tensors that were declared.
+fn values(loader: &Loader<'_>) -> usize {
+    loader.declared().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
 }

@@ -49,11 +49,11 @@ pub(super) fn of_run(
 }
 
 /// What this process uses, for information: it changes no byte.
-pub(super) fn of_process(settings: &Settings, device: &Device) -> Value {
+pub(super) fn of_process(settings: &Settings, batch: usize, device: &Device) -> Value {
     json!({
         "model": settings.model,
         "captions": settings.captions,
-        "batch": settings.batch,
+        "batch": batch,
         "device": device.describe(),
         "worker_index": settings.selection.worker_index,
         "worker_count": settings.selection.worker_count,

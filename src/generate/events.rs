@@ -96,6 +96,7 @@ impl Summary {
 
 /// Receives the events of a run.
 pub trait Events: Sync {
-    /// Called for each event, in order.
+    /// Called for each event. [`Event::Loaded`] and [`Event::Step`] come in order from the thread of the device; meanwhile those of
+    /// resumed shards, samples and finished shards come, in order too, from the one that writes.
     fn event(&self, event: &Event<'_>);
 }

@@ -5,31 +5,38 @@
 
 mod config;
 mod events;
+mod fault;
 mod latents;
+mod memory;
 mod plan;
 mod progress;
 mod settings;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod trace;
 
 pub use events::{Event, Events, Summary};
-pub use settings::{Output, Sampling, Selection, Settings};
+pub use settings::{Batch, Output, Sampling, Selection, Settings};
 
 use crate::corpus::Corpus;
 use crate::device::{Device, Precision};
-use crate::diffusion::sampler::{self, Generated, Sampler, Savings};
-use crate::diffusion::{ModelSpec, StableDiffusion, schedulers};
-use crate::shards::{
-    Outcome, RunManifest, Sample, Shard, ShardSettings, ShardWriter, Worker, encode_image, image_fault, shard_stats,
-};
+use crate::diffusion::sampler::{self, Savings};
+use crate::diffusion::{ModelSpec, schedulers};
+use crate::shards::{RunManifest, ShardSettings, Worker, shard_stats};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::ModelDir;
 use crate::{Error, Result};
+use fault::Fault;
 use latents::{InitLatents, SavedLatents};
+use memory::MemoryPlan;
 use plan::{Job, Work};
 use progress::Progress;
 use serde_json::Value;
-use std::ops::Range;
+use stages::Stages;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use trace::Trace;
 
 /// Captions that are too long are named up to this many.
 const LONG_CAPTIONS_SHOWN: usize = 5;
@@ -54,6 +61,8 @@ pub struct Run<'d> {
     size: (usize, usize),
     /// Shape of one sample's latents, [C, h, w].
     latents: [usize; 3],
+    /// Images made at once, and the memory that takes.
+    memory: memory::Choice,
     /// Every setting that has an influence on the bytes of a shard.
     config: Value,
 }
@@ -69,13 +78,18 @@ impl<'d> Run<'d> {
         if let Some(path) = &settings.output.save_latents {
             SavedLatents::check(path, settings.init_latents.as_deref())?;
         }
+        if let Some(path) = &settings.trace {
+            trace::check(path)?;
+        }
         let corpus = Corpus::open(&settings.captions, &settings.corpus)?;
         let work = Work::new(&settings.selection, settings.output.shard_size, corpus.len() as u64)?;
         let model = ModelDir::open(&settings.model)?;
         let spec = ModelSpec::read(&model)?;
         let (height, width) = settings.size(spec.default_size())?;
         spec.check_size(height, width)?;
-        spec.check_batch(settings.batch)?;
+        if let Batch::Images(batch) = settings.batch {
+            spec.check_batch(batch)?;
+        }
         let scheduler = settings.sampling.scheduler.resolve(&spec.scheduler)?;
         let evaluations = schedulers::create(scheduler, &spec.scheduler, settings.sampling.steps)?.timesteps().len();
         let tokenizer = ClipTokenizer::open(&model.component("tokenizer")?)?;
@@ -89,6 +103,9 @@ impl<'d> Run<'d> {
         let config =
             config::of_run(&settings, (height, width), device.operands(precision), scheduler.name(), &model, &corpus, samples)?;
         RunManifest::check(&settings.output.folder, &config)?;
+        let guided = settings.sampling.guidance > 1.0;
+        let fits = |batch| MemoryPlan::count(&spec, device, precision, (height, width), batch, guided, evaluations);
+        let memory = memory::choose(settings.batch, device, work.largest_shard(), device.free_memory()?, fits)?;
         Ok(Run {
             settings,
             device,
@@ -103,6 +120,7 @@ impl<'d> Run<'d> {
             evaluations,
             size: (height, width),
             latents,
+            memory,
             config,
         })
     }
@@ -116,17 +134,22 @@ impl<'d> Run<'d> {
         let done = self.work.jobs.iter().filter_map(|job| shard_stats(folder, job.shard).transpose());
         let done: Vec<_> = done.collect::<Result<_>>()?;
         let guidance = self.settings.sampling.guidance;
-        let batch = self.settings.batch;
+        let batch = self.batch();
         let cost = self.spec.cost(self.device, self.size, batch, guidance > 1.0)?;
         let flops = cost.text_flops + cost.vae_flops + self.evaluations as u64 * cost.unet_flops / batch as u64;
+        let memory = &self.memory.plan;
         let mut plan = serde_json::json!({
             "work": format!("{} images in {} shards", self.work.samples(), self.work.jobs.len()),
             "done": format!("{} images in {} shards", done.iter().map(|stats| stats.count).sum::<u64>(), done.len()),
             "captions_cut": self.too_long.len(),
             "device": self.device.describe(),
             "batch": batch,
+            "batch_because": self.memory.because,
             "compute": format!("{:.0} GFLOP an image", flops as f64 / 1e9),
-            "activations": format!("{:.0} MiB", cost.arena_bytes as f64 / (1 << 20) as f64),
+            "weights": memory::amount(memory.weights),
+            "activations": memory.describe_activations(),
+            "buffers": memory::amount(memory.buffers),
+            "memory": memory::amount(memory.total()),
         });
         if let (Some(plan), Some(config)) = (plan.as_object_mut(), self.config.as_object()) {
             plan.extend(config.clone());
@@ -144,7 +167,8 @@ impl<'d> Run<'d> {
         let folder = &self.settings.output.folder;
         let selection = &self.settings.selection;
         let worker = Worker { index: selection.worker_index, count: selection.worker_count };
-        let manifest = RunManifest::open(folder, &self.config, &config::of_process(&self.settings, self.device), worker)?;
+        let manifest =
+            RunManifest::open(folder, &self.config, &config::of_process(&self.settings, self.batch(), self.device), worker)?;
         let shards = ShardSettings {
             shard_size: self.settings.output.shard_size,
             format: self.settings.output.format,
@@ -154,7 +178,7 @@ impl<'d> Run<'d> {
         let mut progress = Progress { events, stop, summary: Summary { cut: self.too_long.len() as u64, ..Summary::default() } };
         let open = self.survey(&mut progress)?;
         if !open.is_empty() {
-            self.make(&shards, open, &mut progress)?;
+            self.make(&shards, &open, &mut progress)?;
         } else if self.settings.output.save_latents.as_ref().is_some_and(|path| !path.exists()) {
             // A run that ended between its last shard and the last rename.
             self.open_saved_latents(self.work.samples())?.map_or(Ok(()), SavedLatents::finish)?;
@@ -192,24 +216,14 @@ impl<'d> Run<'d> {
         Ok(open)
     }
 
-    /// Loads the model and makes the images of `jobs`.
-    fn make(&self, shards: &ShardSettings, jobs: Vec<&Job>, progress: &mut Progress<'_>) -> Result<()> {
-        let started = Instant::now();
-        let model = StableDiffusion::load(&self.model, self.device, self.precision)?;
-        let sampling = &self.settings.sampling;
-        let scheduler = schedulers::create(sampling.scheduler, &self.spec.scheduler, sampling.steps)?;
-        let mut sampler = Sampler::new(&model, scheduler, self.sampler_settings()?, self.settings.batch)?;
-        progress.events.event(&Event::Loaded { seconds: started.elapsed().as_secs_f64() });
-        let mut saved = None;
-        for job in jobs {
-            let Shard::Open(writer) = ShardWriter::open(&self.settings.output.folder, job.shard, shards)? else { continue };
-            if saved.is_none() {
-                let before = job.captions.start - self.work.selected.start + writer.completed() as u64;
-                saved = self.open_saved_latents(before)?;
-            }
-            self.make_shard(writer, job, &mut sampler, saved.as_mut(), progress)?;
-        }
-        saved.map_or(Ok(()), SavedLatents::finish)
+    /// Makes the images of `jobs`, and leaves a trace of it if one is asked for, also of a run that fails.
+    fn make(&self, shards: &ShardSettings, jobs: &[&Job], progress: &mut Progress<'_>) -> Result<()> {
+        let trace = Trace::new(self.settings.trace.as_deref());
+        let (events, stop) = (progress.events, progress.stop);
+        let stages = Stages { run: self, shards, events, stop, trace: &trace, fault: Fault::default() };
+        let made = stages.work(jobs, progress);
+        let saved = trace.save();
+        made.and(saved.map(drop))
     }
 
     fn sampler_settings(&self) -> Result<sampler::Settings> {
@@ -232,71 +246,9 @@ impl<'d> Run<'d> {
         self.settings.output.save_latents.as_deref().map(open).transpose()
     }
 
-    /// Makes what is missing of one shard.
-    fn make_shard(
-        &self,
-        mut writer: Box<ShardWriter>,
-        job: &Job,
-        sampler: &mut Sampler<'_>,
-        mut saved: Option<&mut SavedLatents>,
-        progress: &mut Progress<'_>,
-    ) -> Result<()> {
-        let mut next = job.captions.start + writer.completed() as u64;
-        if writer.completed() > 0 {
-            progress.events.event(&Event::Resumed { shard: job.shard, samples: writer.completed() as u64 });
-        }
-        while next < job.captions.end {
-            let batch = next..job.captions.end.min(next + self.settings.batch as u64);
-            let images = self.make_batch(batch.clone(), sampler, progress)?;
-            for (index, image) in batch.clone().zip(images) {
-                if let Some(saved) = saved.as_deref_mut() {
-                    saved.write((index - self.work.selected.start) as usize, &image.latents)?;
-                    saved.sync()?;
-                }
-                let sample = self.sample(index, job, &image)?;
-                writer.push(&sample)?;
-                progress.sample(&writer.key(sample.index), index, self.seed(index), &sample.outcome);
-            }
-            next = batch.end;
-        }
-        let id = writer.shard_id();
-        progress.shard(id, &writer.finish()?);
-        Ok(())
-    }
-
-    /// Makes the images of a range of captions.
-    fn make_batch(&self, batch: Range<u64>, sampler: &mut Sampler<'_>, progress: &Progress<'_>) -> Result<Vec<Generated>> {
-        let mut ids = Vec::new();
-        let mut given = Vec::new();
-        for index in batch.clone() {
-            ids.push(self.tokenizer.encode(self.caption(index)?)?.ids);
-            let latents = self.init.as_ref().map(|init| {
-                let mut latents = vec![0.0; self.latents.iter().product()];
-                init.copy((index - self.work.selected.start) as usize, &mut latents);
-                latents
-            });
-            given.push(latents);
-        }
-        let samples: Vec<sampler::Sample<'_>> = (batch.zip(&ids).zip(&given))
-            .map(|((index, ids), latents)| sampler::Sample { ids, seed: self.seed(index), latents: latents.as_deref() })
-            .collect();
-        sampler.generate(&samples, &mut |step, steps| progress.step(step, steps))
-    }
-
-    /// What goes into the shard for one image.
-    fn sample(&self, index: u64, job: &Job, image: &Generated) -> Result<Sample> {
-        let (height, width) = self.size;
-        let caption = self.corpus.get(index as usize).ok_or_else(|| lost(index))?;
-        let outcome = match image_fault(&image.pixels, image.finite) {
-            Some(fault) => Outcome::Failed(fault.to_string()),
-            None => {
-                let Output { format, quality, .. } = self.settings.output;
-                Outcome::Image(encode_image(format, quality, width as u32, height as u32, &image.pixels)?)
-            }
-        };
-        let cut = self.too_long.binary_search_by_key(&index, |&(index, _)| index).is_ok();
-        let meta = config::sample_fields(&self.config, &caption, self.seed(index), cut);
-        Ok(Sample { index: (index - job.captions.start) as usize, caption: caption.text.to_string(), outcome, meta })
+    /// Images made at once.
+    fn batch(&self) -> usize {
+        self.memory.batch
     }
 
     fn caption(&self, index: u64) -> Result<&str> {

@@ -58,6 +58,11 @@ impl Work {
         self.jobs.iter().map(|job| job.captions.end - job.captions.start).sum()
     }
 
+    /// Captions in the largest of this worker's shards.
+    pub fn largest_shard(&self) -> usize {
+        self.jobs.iter().map(|job| (job.captions.end - job.captions.start) as usize).max().unwrap_or(0)
+    }
+
     /// This worker's captions that the text encoder cannot read to the end: position and length in tokens.
     pub fn too_long(&self, corpus: &Corpus, tokenizer: &ClipTokenizer) -> Result<Vec<(u64, usize)>> {
         let captions: Vec<u64> = self.jobs.iter().flat_map(|job| job.captions.clone()).collect();

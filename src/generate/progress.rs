@@ -2,8 +2,7 @@
 
 use super::events::{Event, Events, Summary};
 use crate::shards::{Outcome, ShardStats};
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub(super) struct Progress<'r> {
     pub events: &'r dyn Events,
@@ -14,15 +13,6 @@ pub(super) struct Progress<'r> {
 impl Progress<'_> {
     pub fn warn(&self, text: &str) {
         self.events.event(&Event::Warning(text));
-    }
-
-    /// Tells of a step, and whether to take it.
-    pub fn step(&self, step: usize, steps: usize) -> ControlFlow<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            return ControlFlow::Break(());
-        }
-        self.events.event(&Event::Step { step, steps });
-        ControlFlow::Continue(())
     }
 
     /// A sample is on disk.

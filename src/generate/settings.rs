@@ -6,6 +6,7 @@ use crate::rng::RngKind;
 use crate::shards::{ImageFormat, MAX_PIXELS};
 use crate::{Error, Result};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// A whole generation run.
 #[derive(Clone, Debug)]
@@ -25,7 +26,32 @@ pub struct Settings {
     /// Starting points to use instead of drawn noise: `latents` [selected captions, C, h, w].
     pub init_latents: Option<PathBuf>,
     /// Images made at once.
-    pub batch: usize,
+    pub batch: Batch,
+    /// File for a trace of the run's stages, in Chrome's trace event format.
+    pub trace: Option<PathBuf>,
+}
+
+/// How many images are made at once: it changes speed and memory, never an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Batch {
+    /// [`Batch::Auto`] on a card; one on a CPU and on the simulator.
+    #[default]
+    Usual,
+    /// As many as fit into the memory that is free, up to 64.
+    Auto,
+    /// This many.
+    Images(usize),
+}
+
+impl FromStr for Batch {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Batch, String> {
+        match text {
+            "auto" => Ok(Batch::Auto),
+            _ => text.parse().map(Batch::Images).map_err(|_| format!("`{text}` is neither a number nor auto")),
+        }
+    }
 }
 
 /// Which captions, and which of them are this worker's.

@@ -129,6 +129,11 @@ impl ShardWriter {
         Ok(writer)
     }
 
+    /// The time that is recorded for the shard counts from now on, for a shard that was opened ahead of its work.
+    pub fn restart_clock(&mut self) {
+        self.opened = Instant::now();
+    }
+
     /// Takes over a sample of an earlier run, if the tar really holds it.
     fn accept(&mut self, entry: Entry) -> Result<bool> {
         let key = self.key(self.rows.len());

@@ -6,7 +6,7 @@ use crate::clip::Clip;
 use crate::corpus::CorpusOptions;
 use crate::device::{Device, Precision};
 use crate::diffusion::schedulers::SchedulerName;
-use crate::generate::{self, Events, Output, Run, Sampling, Selection, Summary};
+use crate::generate::{self, Batch, Events, Output, Run, Sampling, Selection, Summary};
 use crate::rng::RngKind;
 use crate::shards::{self, GalleryOptions, ImageFormat, SheetOptions, decode_image, read_shard, shard_name};
 use crate::{Error, Result, files};
@@ -157,7 +157,8 @@ impl Demo {
                 save_latents: None,
             },
             init_latents: None,
-            batch: BATCH,
+            batch: Batch::Images(BATCH),
+            trace: None,
         }
     }
 

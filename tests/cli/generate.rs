@@ -137,3 +137,30 @@ fn pairs_can_be_looked_at() {
     assert!(html.contains("data:image/jpeg;base64,") && !html.contains("src=\"http"), "the page needs nothing from outside");
     assert!(std::fs::read(sheet).unwrap().starts_with(b"\x89PNG"));
 }
+
+#[test]
+fn a_trace_shows_the_stages() {
+    let folder = tempdir().unwrap();
+    let (captions, trace) = (captions(folder.path(), 3), folder.path().join("trace.json"));
+    run(&mut generate(&captions, &folder.path().join("out"), &["--trace", trace.to_str().unwrap()])).expect(0, &[]);
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+    let names: Vec<&str> = json["traceEvents"].as_array().unwrap().iter().map(|event| event["name"].as_str().unwrap()).collect();
+    for name in ["thread_name", "tokenise", "text", "step 1", "decode", "encode", "write", "finish 0"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert_eq!(json["otherData"]["complete"], true);
+}
+
+#[test]
+fn batches_may_be_chosen_by_the_free_memory() {
+    let folder = tempdir().unwrap();
+    let (captions, out) = (captions(folder.path(), 10), folder.path().join("out"));
+    let ran = run(&mut generate(&captions, &out, &["--batch", "auto", "--dry-run", "--json"])).expect(0, &[]);
+    let plan: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&plan["batch"], &plan["batch_because"]), (&4.into(), &"a shard holds no more".into()), "{plan}");
+    run(&mut generate(&captions, &out, &["--batch", "some"])).expect(2, &["`some` is neither a number nor auto"]);
+    // Terabytes.
+    let large = ["--batch", "1000", "--height", "4096", "--width", "4096"];
+    run(&mut generate(&captions, &out, &large)).expect(2, &["--batch 1000 needs ", "activations ", "this machine has ", "use "]);
+    assert!(!out.exists());
+}

@@ -4,6 +4,7 @@ mod bench;
 mod device;
 mod generate;
 mod hostile;
+mod nvtx;
 mod resume;
 
 use std::collections::BTreeMap;

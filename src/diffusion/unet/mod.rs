@@ -139,10 +139,14 @@ impl Unet {
         exec.observe(format_args!("unet.conv_in"), &h);
         skips.push(exec, h)?;
         for (i, block) in self.down.iter().enumerate() {
+            let _range = exec.range(format_args!("unet.down_blocks.{i}"));
             block.forward(exec, &pass, format_args!("unet.down_blocks.{i}"), &mut skips)?;
         }
+        let range = exec.range(format_args!("unet.mid_block"));
         h = self.mid.forward(exec, &pass, &mut skips)?;
+        drop(range);
         for (i, block) in self.up.iter().enumerate() {
+            let _range = exec.range(format_args!("unet.up_blocks.{i}"));
             h = block.forward(exec, &pass, format_args!("unet.up_blocks.{i}"), h, &mut skips)?;
         }
         h = group_norm(exec, &self.norm_out, &h, None, true)?;

@@ -29,6 +29,11 @@ impl TextState {
         self.prompts
     }
 
+    /// Size in memory.
+    pub fn bytes(&self) -> usize {
+        self.keys_values.iter().map(Buffer::bytes).sum()
+    }
+
     /// Keys and values of cross-attention number `index`.
     pub(super) fn keys_values(&self, index: usize) -> &Buffer {
         &self.keys_values[index]

@@ -26,6 +26,11 @@ impl TimeState {
         Ok(TimeState { biases: Buffer::try_zeros(device, [steps, width], device.storage())? })
     }
 
+    /// Size in memory.
+    pub fn bytes(&self) -> usize {
+        self.biases.bytes()
+    }
+
     pub(super) fn biases_mut(&mut self) -> &mut Buffer {
         &mut self.biases
     }

@@ -69,8 +69,11 @@ impl VaeDecoder {
         }
         h = conv2d(exec, &self.conv_in, &h, Fused::default())?;
         exec.observe(format_args!("vae.decoder.conv_in"), &h);
+        let range = exec.range(format_args!("vae.decoder.mid_block"));
         h = self.mid.forward(exec, "decoder", h)?;
+        drop(range);
         for (i, level) in self.levels.iter().enumerate() {
+            let _range = exec.range(format_args!("vae.decoder.up_blocks.{i}"));
             h = level.forward(exec, i, h)?;
         }
         h = group_norm(exec, &self.norm_out, &h, None, true)?;
