@@ -126,7 +126,7 @@ struct Kernel {
     signature: Signature,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Allocation {
     bytes: u64,
     content: Option<Arc<[u8]>>,
@@ -165,15 +165,14 @@ impl Predicted {
         Error::Device { device: self.name(), action: action.into(), message }
     }
 
-    /// The tensor that an address lies in: its own address, its extent and its content.
-    #[allow(clippy::type_complexity)] // of one use
-    fn tensor(&self, address: u64) -> Result<(u64, u64, Option<Arc<[u8]>>)> {
+    /// The tensor that an address lies in, with its own address.
+    fn tensor(&self, address: u64) -> Result<(u64, Allocation)> {
         let allocations = lock(&self.allocations);
         let found = allocations.range(..=address).next_back().filter(|(start, tensor)| address < *start + tensor.bytes);
         let Some((&start, tensor)) = found else {
             return Err(self.failed("launch", format!("{address:#x} is in no tensor")));
         };
-        Ok((start, tensor.bytes, tensor.content.clone()))
+        Ok((start, tensor.clone()))
     }
 }
 
@@ -268,12 +267,12 @@ impl Backend for Predicted {
             if address == 0 {
                 continue;
             }
-            let (start, bytes, content) = self.tensor(address)?;
+            let (start, tensor) = self.tensor(address)?;
             let number = addresses.iter().position(|&known| known == start).unwrap_or(addresses.len());
             if number == addresses.len() {
                 addresses.push(start);
-                tensors.push(bytes);
-                contents.push(content);
+                tensors.push(tensor.bytes);
+                contents.push(tensor.content);
             }
             pointers.push((param.offset, number, address - start));
         }
