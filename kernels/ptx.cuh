@@ -5,6 +5,13 @@
 #pragma once
 #include <cstdint>
 
+// No instruction: x, of which the compiler no longer knows where it comes from. What follows from it is computed where it stands and
+// not ahead of a loop, where it would hold registers.
+__device__ inline uint32_t hidden(uint32_t x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // ---- "Data Movement and Conversion Instructions: cvt" ---------------------------------------------------------------
 
 __device__ inline float f16_to_float(uint16_t x) {
@@ -116,8 +123,8 @@ __device__ inline void load_two_matrices(uint32_t (&r)[2], uint32_t shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(shared) : "memory");
 }
 
-// "ldmatrix" with ".trans": addresses as without, but lane l receives in r[i] elements [2q][g] and [2q+1][g] of matrix i, the first
-// in bits 0-15: a row-major [k][n] in shared memory becomes the operand B of the products below.
+// "ldmatrix" with ".trans": addresses as without, but lane l receives in r[i] elements [2q][g] and [2q+1][g] of matrix i, the
+// first in bits 0-15: a row-major [k][n] in shared memory becomes the operand B of the products below.
 __device__ inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])

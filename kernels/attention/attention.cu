@@ -1,3 +1,44 @@
+// out = softmax(q k^T / sqrt(D)) v for each sample and head, with a streaming softmax: no T x S matrix. Reference:
+// src/ops/attention; Dao 2023, "FlashAttention-2", algorithm 1.
+//
+//   q [B, T, *], k and v [P, S, *]   f16 or bf16: D columns for each head, in rows of fused projections
+//   kv_rows [B]                      u32: sample b uses keys and values number kv_rows[b]; null: number b
+//   out [B, T, heads * D]            f16 or bf16
+// Scores, maxima, sums and results are f32; probabilities, e^(score - the largest so far), are rounded to the storage type for
+// the second product and added up before that. Tiles of keys are taken in order, and a row needs nothing of another: its bits
+// depend on neither the batch nor its place. A row without finite scores, or with one that is NaN or +inf, is NaN.
+//
+// Entries                            threads  queries  dynamic shared  registers (sm_90a)  blocks an SM (A100, H100, 4090)
+//   attention_forward_d40_{f16,bf16}   128      128        20480          168 (165)          3, 3, 3
+//   attention_forward_d64_{f16,bf16}   128      128        32768          254 (237)          2, 2, 2
+//   attention_forward_d80_{f16,bf16}   128      128        40960          248 (255)          2, 2, 2
+//   attention_forward_d160_{f16,bf16}  128       64        81920          218 (228)          2, 2, 1
+// Grid: ceil(T / queries), heads, samples. k_stride = v_stride, strides are multiples of 8 below 2^24, pointers multiples of 16.
+// D = 512: attention_wide.cu. All else: attention_any.cu.
+//
+// Reads q and writes the result once; a block reads all keys and values of its head, from L2 but for the first. 4 T S D FLOP for
+// 4 (T + S) D bytes: at T = S = 4096, 2048 FLOP a byte. The SM binds. Per block and tile of 64 keys, in cycles:
+//                                                             D = 40     64     80    160 (64 queries)
+//   tensor cores, 1024 multiply-adds (A100)                      640   1024   1280   1280
+//   tensor cores, 1270 (mma.sync on H100, as said to reach)      516    826   1032   1032
+//   shared memory, 128 B: ldmatrix of 4 warps, copies in         400    640    800   1600
+//   exponentials, 16: one a score                                512    512    512    256
+//   L2 at 64 B: keys and values                                  160    256    320    640
+// Instructions, four a cycle: at D = 40 some 560 a warp and tile, 88 of them HMMA, 64 each of EX2, FFMA, FADD and FMNMX: 560
+// cycles. So the tensor cores bind on A100; on H100 at D = 40 they are level with exponentials and issue; at 160 shared memory
+// binds.
+// Nothing is padded: D = 40 is two steps of 16 and one of 8, and of 77 keys 80 are computed.
+// Predicted, T = S = 4096, of the rate of mma.sync: 0.65 at D = 40 (A100 200 TFLOP/s, H100 400), 0.7 at D = 64 and 80.
+// Measured: not yet.
+//
+// Ladder
+//   Warps of 32 queries, not 16: half the ldmatrix traffic a score; shared memory would take 720 cycles at D = 40, more than the
+//     tensor cores. At D = 160 the sums do not fit; its 256 and 64 queries are a small part. Predicted only.
+//   mma m16n8k8 for the last 8 of D = 40, not zeros up to 48: 640 cycles for 704. Predicted only.
+//   Where a row to copy lies is worked out for each tile and not kept: 168 registers hold all at D = 40, without spills, and so
+//     three blocks an SM, not two. Predicted only.
+//   Results are scaled to a new maximum only if one of the warp's rows has it: times 1 changes nothing. 40 multiplications less
+//     a lane and tile at D = 40. Predicted only.
 #include "attention.cuh"
 
 // ---- Tiles ----------------------------------------------------------------------------------------------------------
@@ -18,7 +59,7 @@ struct Tile {
     static_assert(D % 8 == 0 && QUERIES <= 2 * KEYS);
 };
 
-using Tile40 = Tile<40, 2, 2>;
+using Tile40 = Tile<40, 2, 3>;
 using Tile64 = Tile<64, 2, 2>;
 using Tile80 = Tile<80, 2, 2>;
 using Tile160 = Tile<160, 1, 2>;
@@ -105,7 +146,10 @@ __device__ inline void gather(float (&o)[TILE::MMAS_M][TILE::CHUNKS][4], const f
     for (int i = 0; i < TILE::MMAS_M; ++i) {
         // The sums of a product lie as the operand A of the next wants them.
 #pragma unroll
-        for (int j = 0; j < 4; ++j) a[i][j] = pack_pair(s[i][2 * group + j / 2][j % 2 * 2], s[i][2 * group + j / 2][j % 2 * 2 + 1], T{});
+        for (int j = 0; j < 4; ++j) {
+            const float(&c)[4] = s[i][2 * group + j / 2];
+            a[i][j] = pack_pair(c[j % 2 * 2], c[j % 2 * 2 + 1], T{});
+        }
     }
     const uint32_t rows = v + group * 16 * TILE::CHUNKS * 16;
 #pragma unroll
@@ -177,9 +221,11 @@ struct Rows {
         }
     }
 
-    // One tile of keys. `left`: how many of its keys there are; `hidden`: some of them are not seen by all rows.
+    // Takes the tile of keys from number `start` on. MASKED: some of them are not seen by all rows of the warp, the first of
+    // which is `first_row`.
     template <typename T, bool MASKED>
-    __device__ void add_tile(const Queries<TILE>& q, uint32_t k, uint32_t v, uint32_t start, uint32_t first_row, const AttentionParams& p) {
+    __device__ void add_tile(const Queries<TILE>& q, uint32_t k, uint32_t v, uint32_t start, uint32_t first_row,
+                             const AttentionParams& p) {
         constexpr int GROUPS = KEYS / 16;
         float s[TILE::MMAS_M][KEYS / MMA_N][4];
         const uint32_t lane = threadIdx.x % WARP;
@@ -233,7 +279,8 @@ struct Rows {
         for (int item = 0; item < ITEMS; item += WARP) {
             const uint32_t row = (item + lane) / TILE::CHUNKS, chunk = (item + lane) % TILE::CHUNKS;
             if (row >= valid) break;
-            *reinterpret_cast<uint4*>(out + static_cast<uint64_t>(row) * stride + chunk * 8) = staged[position<TILE::CHUNKS>(row, chunk)];
+            uint4* to = reinterpret_cast<uint4*>(out + static_cast<uint64_t>(row) * stride + chunk * 8);
+            *to = staged[position<TILE::CHUNKS>(row, chunk)];
         }
     }
 };
@@ -248,18 +295,18 @@ __device__ inline void attention(T* out, const T* q, const T* k, const T* v, con
     const uint32_t pair = pair_of(sample, kv_rows), queries = min(p.queries - first, static_cast<uint32_t>(TILE::QUERIES));
     q = rows_of(q, sample, p.queries, first, p.q_stride, column);
     k = rows_of(k, pair, p.keys, 0, p.k_stride, column);
-    v = rows_of(v, pair, p.keys, 0, p.v_stride, column);
+    v = rows_of(v, pair, p.keys, 0, p.k_stride, column);
     const uint32_t seen = seen_by(first + queries - 1, p), tiles = ceil_div(seen, static_cast<uint32_t>(KEYS));
     const auto start = [&](uint32_t tile) {
         if (tile < tiles) {
             auto& stage = shared.stages[tile % STAGES];
             const uint64_t row = static_cast<uint64_t>(tile) * KEYS;
-            start_copy<KEYS, CHUNKS, THREADS>(shared_address(stage.k), k + row * p.k_stride, p.k_stride, p.keys - row);
-            start_copy<KEYS, CHUNKS, THREADS>(shared_address(stage.v), v + row * p.v_stride, p.v_stride, p.keys - row);
+            const T* const both[] = {k + row * p.k_stride, v + row * p.k_stride};
+            start_copies<KEYS, CHUNKS, THREADS>(shared_address(&stage), both, p.k_stride, p.keys - row);
         }
         copy_async_commit();
     };
-    start_copy<TILE::QUERIES, CHUNKS, THREADS>(shared_address(shared.stages[1].rows), q, p.q_stride, queries);
+    start_copies<TILE::QUERIES, CHUNKS, THREADS>(shared_address(shared.stages[1].rows), {q}, p.q_stride, queries);
     copy_async_commit();
     start(0);
     copy_async_wait<1>();  // the queries have landed, as far as this thread copied them

@@ -1,5 +1,5 @@
-// attention.cu for every head width and every alignment: for what is rare and small, first of all the heads of 4, 8 or 16 channels of
-// test models. Formula, buffers and order of arguments are the same; sums and probabilities are f32 throughout.
+// attention.cu for every head width and every alignment: for what is rare and small, first of all the heads of 4, 8 or 16
+// channels of test models. Formula, buffers and order of arguments are the same; sums and probabilities are f32 throughout.
 //
 // Entries                         threads  grid                               dynamic shared bytes
 //   attention_any_{f16,bf16}        128    ceil(T / 4), heads, samples        4 * (8 D + 128)
@@ -21,7 +21,8 @@ struct AttentionAnyShared {
 extern __shared__ float attention_any_shared[];
 
 template <typename T>
-__device__ inline void attention_any(T* out, const T* q, const T* k, const T* v, const uint32_t* kv_rows, const AttentionParams& p) {
+__device__ inline void attention_any(T* out, const T* q, const T* k, const T* v, const uint32_t* kv_rows,
+                                     const AttentionParams& p) {
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, d = p.head_dim;
     const uint32_t query = blockIdx.x * WARPS + warp, sample = blockIdx.z, column = blockIdx.y * d;
     if (query >= p.queries) return;

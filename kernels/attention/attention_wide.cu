@@ -1,5 +1,5 @@
-// attention.cu for one wide head of 512 channels, the middle of SD's VAE: 64 x 512 sums of values fill half of the registers of an SM,
-// so a block shares 64 queries among 8 warps, which split the keys of the scores and then the columns of the result.
+// attention.cu for one wide head of 512 channels, the middle of SD's VAE: 64 x 512 sums of values fill half of the registers of
+// an SM, so a block shares 64 queries among 8 warps, which split the keys of the scores and then the columns of the result.
 // Formula, buffers and order of arguments are those of attention.cu.
 //
 // Entries                               threads  grid                            dynamic shared
@@ -7,8 +7,8 @@
 // Strides are multiples of 8 below 2^24, pointers multiples of 16. One block an SM, on an RTX 4090 (99 KB a block) too.
 //
 // 64 keys are a tile. Its keys come as 8 pieces of 64 channels, its values as 8 pieces of 16 keys and 256 columns, 8 KB each,
-// through three stages: one is read, two are on their way. Warp w has rows w % 4 * 16 and keys w / 4 * 32 of the scores, and columns
-// w * 32 of both halves of the result. Row maxima and probabilities pass through shared memory.
+// through three stages: one is read, two are on their way. Warp w has rows w % 4 * 16 and keys w / 4 * 32 of the scores, and
+// columns w * 32 of both halves of the result. Row maxima and probabilities pass through shared memory.
 // Per tile, in SM cycles of an A100 (1024 multiply-adds, 128 B of shared memory, 16 exponentials a cycle):
 //   tensor cores    4,194,304 multiply-adds: 4096
 //   shared memory   scores 8 warps x (16 + 32) rows x 1 KB, values 8 x (8 KB + 8 KB of P for each half), copies in: 6144
@@ -16,8 +16,8 @@
 // So shared memory binds. Predicted: 0.5 of the rate of mma.sync, for 1.4% of the FLOP of the VAE. Measured: not yet.
 //
 // Ladder
-//   Warps of 32 x 32 scores with all of D: 4096 B fewer a row, but only four of the warps work, or two tiles of keys are kept: more
-//     than an RTX 4090's 99 KB. Not tried.
+//   Warps of 32 x 32 scores, a third less to read for them: only four of the warps would work, or on 128 keys, whose pieces take
+//     more than an RTX 4090's 99 KB. Not tried.
 #include "attention.cuh"
 
 constexpr int D = 512;
@@ -57,7 +57,8 @@ extern __shared__ uint4 attention_wide_shared[];
 
 // Scores of a warp's 16 queries and 32 keys, 64 channels of them.
 template <typename T>
-__device__ inline void score(float (&s)[SCORE_MMAS][4], uint32_t q, uint32_t k, uint32_t row, uint32_t first_key, uint32_t piece) {
+__device__ inline void score(float (&s)[SCORE_MMAS][4], uint32_t q, uint32_t k, uint32_t row, uint32_t first_key,
+                             uint32_t piece) {
     const uint32_t lane = threadIdx.x % WARP;
 #pragma unroll
     for (int step = 0; step < KEY_CHUNKS / 2; ++step) {
@@ -93,7 +94,8 @@ __device__ inline void gather(float (&o)[MMAS_M][COLUMN_MMAS][4], uint32_t p, ui
 }
 
 template <typename T>
-__device__ inline void attention_wide(T* out, const T* q, const T* k, const T* v, const uint32_t* kv_rows, const AttentionParams& p) {
+__device__ inline void attention_wide(T* out, const T* q, const T* k, const T* v, const uint32_t* kv_rows,
+                                      const AttentionParams& p) {
     auto& shared = *reinterpret_cast<AttentionWideShared*>(attention_wide_shared);
     const uint32_t first = blockIdx.x * QUERIES, column = blockIdx.y * D, sample = blockIdx.z;
     const uint32_t pair = pair_of(sample, kv_rows), queries = min(p.queries - first, static_cast<uint32_t>(QUERIES));
@@ -108,18 +110,18 @@ __device__ inline void attention_wide(T* out, const T* q, const T* k, const T* v
             if (part < KEY_PIECES) {
                 const uint64_t row = static_cast<uint64_t>(tile) * KEYS;
                 const T* from = k + row * p.k_stride + part * KEY_CHUNKS * 8;
-                start_copy<KEYS, KEY_CHUNKS, THREADS>(shared_address(stage.k), from, p.k_stride, p.keys - row);
+                start_copies<KEYS, KEY_CHUNKS, THREADS>(shared_address(stage.k), {from}, p.k_stride, p.keys - row);
             } else {
                 const uint32_t group = (part - KEY_PIECES) / HALVES, half = part % HALVES;
                 const uint64_t row = static_cast<uint64_t>(tile) * KEYS + group * VALUE_KEYS;
                 const T* from = v + half * VALUE_CHUNKS * 8 + (row < p.keys ? row * p.v_stride : 0);
                 const uint32_t valid = row < p.keys ? p.keys - row : 0;
-                start_copy<VALUE_KEYS, VALUE_CHUNKS, THREADS>(shared_address(stage.v), from, p.v_stride, valid);
+                start_copies<VALUE_KEYS, VALUE_CHUNKS, THREADS>(shared_address(stage.v), {from}, p.v_stride, valid);
             }
         }
         copy_async_commit();  // empty past the end, so that groups and pieces stay in step
     };
-    start_copy<QUERIES, CHUNKS, THREADS>(shared_address(shared.q), q, p.q_stride, queries);
+    start_copies<QUERIES, CHUNKS, THREADS>(shared_address(shared.q), {q}, p.q_stride, queries);
     for (uint32_t piece = 0; piece < STAGES - 1; ++piece) start(piece);  // the queries come with the first
 
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -176,7 +178,7 @@ __device__ inline void attention_wide(T* out, const T* q, const T* k, const T* v
         for (int part = 0; part < VALUE_PIECES; ++part) {
             const uint32_t piece = tile * PIECES + KEY_PIECES + part;
             copy_async_wait<STAGES - 2>();  // this piece has landed, as far as this thread copied it
-            __syncthreads();                // altogether, with the probabilities; and all warps have left the stage that is filled next
+            __syncthreads();                // altogether, as have probabilities, and all warps have left the stage filled next
             start(piece + STAGES - 1);
             if (part == 0) {
                 bool same = true;

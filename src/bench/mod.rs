@@ -2,6 +2,7 @@
 
 mod kernels;
 mod parts;
+pub mod predict;
 mod profile;
 mod table;
 

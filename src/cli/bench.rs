@@ -1,6 +1,7 @@
 //! `syntic bench`: how fast a network of a model is, or the making of images, or a single operation on a GPU.
 
 use super::{DeviceArgs, named, note, print};
+use syntic::bench::predict::{Prediction, Request};
 use syntic::bench::{self, Case, Format, Kernels, OpTotal, Part, Repeat, Report};
 use syntic::weights::ModelDir;
 use syntic::{Error, Result, VERSION};
@@ -36,21 +37,26 @@ struct KernelArgs {
 #[derive(Debug, clap::Args)]
 struct NetworkArgs {
     /// What to measure: one evaluation of the denoising network, the decoding of an image, the encoding of prompts, or all of it.
-    #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]), required = true)]
+    #[arg(value_parser = named([("unet", Part::Unet), ("vae", Part::Vae), ("text", Part::Text), ("generate", Part::Generate)]), required_unless_present = "predict")]
     part: Option<Part>,
-    /// Model folder in the diffusers layout, an id in the Hugging Face cache, or `builtin`; `syntic random-model` writes one.
-    #[arg(long, value_name = "DIR|ID|builtin", required = true)]
+    /// Needs no GPU and no weights: the least time that making images takes on this card, from blocks of every kernel launch that are run in
+    /// the simulator. `a100`, `rtx4090`, `h100` or `h200`.
+    #[arg(long, value_name = "CHIP", conflicts_with_all = ["part", "guidance", "profile", "format"])]
+    predict: Option<String>,
+    /// Model folder in the diffusers layout, an id in the Hugging Face cache, or `builtin`; `syntic random-model` writes one. With --predict also
+    /// `sd15` (which is what it takes if there is none) and `sd21-base`: only shapes are needed.
+    #[arg(long, value_name = "DIR|ID|builtin", required_unless_present = "predict")]
     model: Option<String>,
     /// Height and width in pixels.
     #[arg(long, default_value_t = 512)]
     size: usize,
-    /// Images or prompts at once.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    batch: usize,
+    /// Images or prompts at once; 1 if it is not given, with --predict 16.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
     /// Evaluate with and without the prompt, as a step with guidance does.
     #[arg(long)]
     guidance: bool,
-    /// Denoising steps of `generate`.
+    /// Denoising steps of `generate` and --predict.
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: usize,
     /// Runs that are counted.
@@ -106,6 +112,21 @@ fn kernels(mut args: KernelArgs) -> Result<()> {
 }
 
 fn network(args: NetworkArgs) -> Result<()> {
+    if let Some(chip) = args.predict {
+        let request = Request {
+            chip,
+            model: args.model.unwrap_or_else(|| "sd15".into()),
+            size: (args.size, args.size),
+            batch: args.batch.unwrap_or(16),
+            steps: args.steps,
+            storage: args.device.storage()?,
+            threads: args.device.threads(),
+        };
+        let prediction = bench::predict::predict(&request)?;
+        let text = if args.output.json { to_json(&prediction)? } else { prediction.text() };
+        print(text.trim_end());
+        return Ok(());
+    }
     // Required, but beside a subcommand.
     let (Some(part), Some(model)) = (args.part, args.model) else {
         return Err(Error::usage("nothing to measure", "name a part and a --model, or kernels"));
@@ -114,7 +135,7 @@ fn network(args: NetworkArgs) -> Result<()> {
     let case = Case {
         part,
         size: (args.size, args.size),
-        batch: args.batch,
+        batch: args.batch.unwrap_or(1),
         guidance: args.guidance,
         steps: args.steps,
         repeat: Repeat { warmup: args.warmup, reps: args.reps },
@@ -127,6 +148,10 @@ fn network(args: NetworkArgs) -> Result<()> {
         print_profile(&measured.profile);
     }
     Ok(())
+}
+
+fn to_json(prediction: &Prediction) -> Result<String> {
+    serde_json::to_string(prediction).map_err(|e| Error::Internal { op: "prediction", message: e.to_string() })
 }
 
 /// Where the time of one run went, on standard error so that the report stays readable by programs.

@@ -1,6 +1,6 @@
 //! What a kind of GPU does: memory, copies, launches, events, graphs.
 //!
-//! Two kinds: [`super::cuda`], the driver, and [`super::sim`], which executes the same PTX on the CPU. Work is put into one queue and
+//! [`super::cuda`] is the driver, [`super::sim`] executes the same PTX on the CPU, [`super::predict`] only remembers what it is asked for. Work is put into one queue and
 //! done in order; only [`Backend::download`] and [`Backend::synchronize`] wait for it. Addresses and handles are numbers that the
 //! backend gave out; [`super::gpu`] alone keeps them, frees each once, and passes them back to the backend that they came from. It also
 //! keeps captures apart from other work: between [`Backend::begin_capture`] and [`Backend::end_capture`], only launches, copies, fills
@@ -101,6 +101,11 @@ pub(super) trait Backend: Send + Sync {
     /// True if work is executed by this machine's processor, so that its times say nothing about a GPU. Every tensor is to have an
     /// allocation of its own then, so that accesses outside it and reads of what nobody wrote are found.
     fn is_simulated(&self) -> bool {
+        false
+    }
+
+    /// True if nothing is executed at all: see [`super::predict`]. Weights that are only declared take their place in memory then.
+    fn is_predicted(&self) -> bool {
         false
     }
 

@@ -7,7 +7,7 @@ use super::cpu::Cpu;
 use super::kernels;
 use super::launch::{Arguments, Launch};
 use super::signature::Signature;
-use super::{cuda, lock, sim};
+use super::{cuda, lock, predict, sim};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -59,6 +59,15 @@ impl Gpu {
         Gpu::new(Box::new(sim::Sim::new(host.threads())), storage, host)
     }
 
+    /// No GPU: one that remembers in `log` what a GPU like `card` would be asked to do.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no kernel in this program.
+    pub(crate) fn predicted(card: predict::Card, storage: DType, threads: usize, log: predict::Log) -> Result<Gpu> {
+        check_kernels(kernels::missing())?;
+        Gpu::new(Box::new(predict::Predicted::new(card, log)), storage, Cpu::new(threads)?)
+    }
+
     pub(super) fn new(backend: Box<dyn Backend>, storage: DType, host: Cpu) -> Result<Gpu> {
         if !matches!(storage, DType::F16 | DType::BF16) {
             return Err(Error::Internal { op: "device", message: format!("a GPU stores f16 or bf16, not {storage}") });
@@ -93,6 +102,11 @@ impl Gpu {
     /// True if this machine's processor executes the kernels: their times say nothing about a GPU.
     pub fn is_simulated(&self) -> bool {
         self.backend().is_simulated()
+    }
+
+    /// True if nothing is executed: only what would be is remembered.
+    pub(crate) fn is_predicted(&self) -> bool {
+        self.backend().is_predicted()
     }
 
     /// The processor that works for this GPU.

@@ -23,6 +23,7 @@ mod gpu;
 pub mod kernels;
 mod launch;
 pub mod nvtx;
+pub(crate) mod predict;
 mod signature;
 mod sim;
 mod survey;
@@ -102,6 +103,11 @@ impl Device {
             Device::Cpu(_) => Ok(survey::host_memory().map(|memory| memory.free)),
             Device::Gpu(gpu) => Ok(Some(gpu.memory()?.free)),
         }
+    }
+
+    /// True if nothing is executed: layers whose weights are only declared can be run then.
+    pub(crate) fn is_predicted(&self) -> bool {
+        matches!(self, Device::Gpu(gpu) if gpu.is_predicted())
     }
 
     /// The workers of this machine that compute on the CPU, or do for a GPU what stays on the host.

@@ -6,7 +6,7 @@ use super::unet::{Unet, UnetConfig};
 use super::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use crate::clip::text::{TextConfig, TextEncoder};
 use crate::device::{Device, Precision};
-use crate::weights::{Component, Loader, ModelDir, NamedShapes, read_json};
+use crate::weights::{Arch, Component, Loader, ModelDir, NamedShapes, read_json};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,31 @@ impl ModelSpec {
             scheduler: SchedulerConfig::read(&scheduler_path)?,
         };
         check_together(&unet_path, &spec.text, &spec.unet, &spec.vae)?;
+        Ok(spec)
+    }
+
+    /// The published configuration of an architecture, which this program has with it.
+    ///
+    /// # Errors
+    /// None but a configuration that this program does not support.
+    pub fn published(arch: Arch) -> Result<ModelSpec> {
+        let path = |name: &str| PathBuf::from(arch.name()).join(name);
+        let json = |path: &Path, text: &str| {
+            serde_json::from_str(text).map_err(|e| Error::format(path, format!("line {}", e.line()), e.to_string()))
+        };
+        let config = |component: Component| {
+            let path = config_path(&path(component.folder()));
+            json(&path, arch.config(component)).map(|json: serde_json::Value| (path, json))
+        };
+        let [text, unet, vae] = [config(Component::TextEncoder)?, config(Component::Unet)?, config(Component::Vae)?];
+        let scheduler = path("scheduler/scheduler_config.json");
+        let spec = ModelSpec {
+            text: TextConfig::parse(&text.0, &text.1)?,
+            unet: UnetConfig::parse(&unet.0, &unet.1)?,
+            vae: VaeConfig::parse(&vae.0, &vae.1)?,
+            scheduler: SchedulerConfig::from_json(&scheduler, &json(&scheduler, arch.scheduler_config())?)?,
+        };
+        check_together(&unet.0, &spec.text, &spec.unet, &spec.vae)?;
         Ok(spec)
     }
 

@@ -59,3 +59,19 @@ fn a_network_is_measured() {
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["results"][0]["case"], "text batch 1");
 }
+
+#[test]
+fn a_card_is_predicted() {
+    let predict = |more: &[&str]| run(syntic().args(["bench", "--threads", "2", "--predict"]).args(more));
+    let small = ["h100", "--model", "tiny", "--size", "64", "--batch", "1", "--steps", "2"];
+    let ran = predict(&small).expect(0, &[]);
+    for part in ["A prediction, not a measurement", "on h100, tiny, 1 images of 64x64", "images/s", "traffic / fused minimum"] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
+    let report: Value = serde_json::from_str(&predict(&[&small[..], &["--json"]].concat()).expect(0, &[]).stdout).unwrap();
+    assert!(report["summary"]["images_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!((&report["chip"], report["passes"].as_array().unwrap().len()), (&Value::from("h100"), 3));
+    predict(&["b200"]).expect(2, &["b200", "rtx4090"]);
+    predict(&["h100", "--model", "tiny", "--size", "65"]).expect(2, &["--height 65"]);
+    predict(&["h100", "--dtype", "f32"]).expect(2, &["--dtype f16"]);
+}

@@ -46,7 +46,7 @@ const fn tiling(entries: Entries, head_dim: usize, queries: usize, threads: u32,
     Tiling { entries, head_dim, queries, threads, shared }
 }
 
-/// Those that read vectors of 8.
+/// Those that read vectors of 8, of keys and values in rows of one width.
 const TILINGS: [Tiling; 5] = [
     tiling(entries!("attention_forward_d40"), 40, 128, 128, 20_480),
     tiling(entries!("attention_forward_d64"), 64, 128, 128, 32_768),
@@ -58,7 +58,7 @@ const TILINGS: [Tiling; 5] = [
 const ANY: Entries = entries!("attention_any");
 
 impl Tiling {
-    /// The kernel for heads of `head_dim`, whose rows of operands are vectors or not.
+    /// The kernel for heads of `head_dim`, whose operands are as the kernels with vectors need them or not.
     fn choose(head_dim: usize, vectors: bool) -> Result<Tiling> {
         let fit = |tiling: &&Tiling| vectors && tiling.head_dim == head_dim;
         if let Some(tiling) = TILINGS.iter().find(fit) {
@@ -83,7 +83,8 @@ pub(super) fn attend(
     [q, k, v]: [Columns<'_, '_>; 3],
     out: &mut Tensor<'_>,
 ) -> Result<()> {
-    let tiling = Tiling::choose(shape.head_dim, [q, k, v].into_iter().all(in_vectors))?;
+    let same_rows = k.tensor.shape().last() == v.tensor.shape().last();
+    let tiling = Tiling::choose(shape.head_dim, same_rows && [q, k, v].into_iter().all(in_vectors))?;
     let size = |name, value, most| tiling.entries.size(name, value, most);
     let stride = |name, columns: Columns<'_, '_>| size(name, columns.tensor.shape().last(), MOST_STRIDE);
     size("channels of all heads", shape.width(), MOST_STRIDE)?;

@@ -78,8 +78,7 @@ pub struct Attention<'t> {
 
 /// q `[B, T, *]`, k and v `[P, S, *]` -> `[B, T, heads * head_dim]`. Scale is 1/sqrt(head_dim).
 ///
-/// Each query sees at least one key: the first. Infinite scores give NaN. A GPU rounds probabilities to its storage type, whose scores
-/// are below 2^127.
+/// Each query sees at least one key: the first. Infinite scores give NaN. A GPU rounds probabilities to its storage type.
 ///
 /// # Errors
 /// If operands are not of the device's storage type and rank 3, do not hold the columns asked for, or do not fit each other and

@@ -212,9 +212,12 @@ fn kernels_follow_the_formula_at_the_edges_of_their_tiles() {
 fn operands_are_found_in_fused_projections() {
     for device in devices() {
         // Heads of vectors, too, in rows that are wider by vectors.
-        for (head_dim, before, after) in
-            [(10, [0, 4, 33], [70, 0, 1]), (40, [8, 0, 40], [0, 16, 8]), (512, [0, 8, 16], [24, 16, 8])]
-        {
+        for (head_dim, before, after) in [
+            (10, [0, 4, 33], [70, 0, 1]),
+            (40, [8, 0, 40], [0, 16, 8]),
+            (40, [8, 0, 16], [0, 24, 8]),
+            (512, [0, 8, 16], [24, 16, 8]),
+        ] {
             let mut input = Input::fused(case(2, 19, 23, 3 - head_dim / 256, head_dim, false), before, after);
             input.check(&device);
             input.kv_rows = Some(vec![1, 1]);

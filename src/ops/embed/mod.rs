@@ -32,7 +32,7 @@ impl Embedding {
                 return Err(Error::shape(OP, message));
             }
         };
-        let tables = match tokens.is_declared() || positions.is_declared() {
+        let tables = match (tokens.is_declared() || positions.is_declared()) && !device.is_predicted() {
             true => None,
             false => Some([Buffer::of(device, &tokens, device.storage())?, Buffer::of(device, &positions, device.storage())?]),
         };

@@ -80,7 +80,7 @@ impl Packed {
         }
         let declared = parts.iter().any(|(w, b)| w.bytes.is_none() || b.as_ref().is_some_and(|b| b.bytes.is_none()));
         let dtype = device.operands(precision);
-        if declared {
+        if declared && !device.is_predicted() {
             return Ok(Packed { layout, dtype, weights: None });
         }
         let mut bias = vec![0.0; layout.columns()];

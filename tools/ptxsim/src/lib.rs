@@ -151,11 +151,16 @@ pub struct Options {
     pub counters: bool,
     /// Faults to keep.
     pub max_faults: usize,
+    /// Whether to look for races and for unwaited copies, which takes about half of the time.
+    pub races: bool,
+    /// The blocks to run, by their numbers in the grid (x first, then y, then z); all if none. The others do not exist: nothing that they
+    /// would write is there, and the counts are those of the blocks that ran.
+    pub blocks: Option<Vec<u32>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seed: 0, threads: 0, counters: true, max_faults: 100 }
+        Options { seed: 0, threads: 0, counters: true, max_faults: 100, races: true, blocks: None }
     }
 }
 

@@ -66,6 +66,10 @@ pub struct Chip {
     pub shared_per_block: u32,
     /// 32-bit registers of a multiprocessor.
     pub registers: u32,
+    /// Threads that a multiprocessor holds at once (CUDA programming guide, technical specifications).
+    pub threads_per_multiprocessor: u32,
+    /// Blocks that it holds at once.
+    pub blocks_per_multiprocessor: u32,
     /// Resources whose rate is an estimate rather than the vendor's figure.
     pub estimates: &'static [Resource],
 }
@@ -110,6 +114,8 @@ pub const A100: Chip = Chip {
     shared_per_multiprocessor: 164 << 10,
     shared_per_block: 163 << 10,
     registers: 65_536,
+    threads_per_multiprocessor: 2048,
+    blocks_per_multiprocessor: 32,
     estimates: &[Resource::Convert],
 };
 
@@ -137,6 +143,8 @@ pub const RTX4090: Chip = Chip {
     shared_per_multiprocessor: 100 << 10,
     shared_per_block: 99 << 10,
     registers: 65_536,
+    threads_per_multiprocessor: 1536,
+    blocks_per_multiprocessor: 24,
     estimates: &[Resource::Convert, Resource::L2],
 };
 
@@ -170,6 +178,8 @@ pub const H100: Chip = Chip {
     shared_per_multiprocessor: 228 << 10,
     shared_per_block: 227 << 10,
     registers: 65_536,
+    threads_per_multiprocessor: 2048,
+    blocks_per_multiprocessor: 32,
     estimates: &[Resource::Tensor, Resource::Convert, Resource::L2],
 };
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 pub mod chip;
+pub mod occupancy;
 pub mod profile;
 pub mod roofline;
 

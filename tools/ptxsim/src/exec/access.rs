@@ -54,13 +54,14 @@ pub(super) fn locate(space: Space, address: u64) -> Location {
 pub(super) struct Cursor<'v> {
     view: &'v View,
     launch: u64,
+    races: bool,
     /// Address of the page, end of its allocation, the page.
     held: Option<(u64, u64, PageGuard<'v>)>,
 }
 
 impl<'v> Cursor<'v> {
     pub(super) fn new(grid: &'v Grid<'_>) -> Cursor<'v> {
-        Cursor { view: &grid.view, launch: grid.launch, held: None }
+        Cursor { view: &grid.view, launch: grid.launch, races: grid.options.races, held: None }
     }
 
     /// The page of an aligned range of at most 64 bytes, and the range's offset in it.
@@ -70,7 +71,7 @@ impl<'v> Cursor<'v> {
             self.held = None; // unlock before locking the next: no two locks at a time, so no deadlock
             let (allocation, offset) = self.view.find(address, bytes)?;
             let mut page = allocation.page(offset);
-            page.enter(self.launch);
+            page.enter(self.launch, self.races);
             self.held = Some((base, address - offset + allocation.bytes, page));
         }
         let (_, end, page) = self.held.as_mut()?;

@@ -86,7 +86,7 @@ impl<'g> Block<'g> {
         let core = Core {
             grid,
             index,
-            shared: SharedMemory::new(&program.shared, program.dynamic_shared, grid.geometry.shared),
+            shared: SharedMemory::new(&program.shared, program.dynamic_shared, grid.geometry.shared, grid.options.races),
             barriers: Barriers::default(),
             time: 1,
             issued: 0,

@@ -78,6 +78,16 @@ impl Grid<'_> {
         spot.place(self.geometry.ctaid(block), warp, lane)
     }
 
+    /// How many blocks run.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.options.blocks.as_ref().map_or(self.geometry.blocks(), |chosen| chosen.len() as u64)
+    }
+
+    /// The number in the grid of the block that begins as number `turn`.
+    pub(crate) fn block(&self, turn: u64) -> u32 {
+        self.options.blocks.as_ref().map_or(turn as u32, |chosen| chosen[turn as usize])
+    }
+
     pub(crate) fn report(&self, mut fault: Fault) {
         fault.kernel.clone_from(&self.program.name);
         self.faults.add(fault, self.options.max_faults);
@@ -120,6 +130,7 @@ pub(crate) fn run(
     options: &Options,
 ) -> Result<Report> {
     check(program, &geometry, parameters)?;
+    check_chosen(program, &geometry, options)?;
     let addresses = module_variables(program, memory)?;
     let (registers, varying) = presets(program, &geometry, &addresses);
     let grid = Grid {
@@ -139,7 +150,7 @@ pub(crate) fn run(
     let queue = Queue::new(&grid);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if options.threads == 0 { cores } else { options.threads };
-    let threads = threads.min(geometry.blocks().try_into().unwrap_or(usize::MAX)).max(1);
+    let threads = threads.min(grid.blocks().try_into().unwrap_or(usize::MAX)).max(1);
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| queue.work());
@@ -150,11 +161,11 @@ pub(crate) fn run(
     for address in addresses {
         memory.free(address);
     }
-    let sites = queue.into_counts();
+    let (sites, blocks) = (queue.into_counts(), grid.blocks());
     let (faults, faults_dropped) = grid.faults.into_parts();
     let shared_bytes = (program.static_shared_bytes + geometry.shared) as u32;
     let block_threads = geometry.threads() as u32;
-    let counts = Counts { sites, unique_read, unique_written, blocks: geometry.blocks(), block_threads, shared_bytes };
+    let counts = Counts { sites, unique_read, unique_written, blocks, block_threads, shared_bytes };
     Ok(Report { faults, faults_dropped, counts })
 }
 
@@ -189,6 +200,22 @@ fn check(program: &Program, geometry: &Geometry, parameters: &[u8]) -> Result<()
     Ok(())
 }
 
+/// Checks that the chosen blocks are in the grid, each once.
+fn check_chosen(program: &Program, geometry: &Geometry, options: &Options) -> Result<()> {
+    let Some(chosen) = &options.blocks else { return Ok(()) };
+    let mut sorted = chosen.clone();
+    sorted.sort_unstable();
+    let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+    let outside = sorted.last().copied().filter(|&block| u64::from(block) >= geometry.blocks());
+    match (outside, twice) {
+        (Some(block), _) => {
+            Err(Error::launch(&program.name, format!("block {block} was chosen of a grid of {}", geometry.blocks())))
+        }
+        (None, Some(block)) => Err(Error::launch(&program.name, format!("block {block} was chosen twice"))),
+        (None, None) => Ok(()),
+    }
+}
+
 /// Places the module's variables in global memory. Returns their addresses.
 fn module_variables(program: &Program, memory: &Memory) -> Result<Vec<u64>> {
     let bytes = program.variables.iter().fold(0, |all: u64, variable| all.saturating_add(variable.bytes));
@@ -199,8 +226,7 @@ fn module_variables(program: &Program, memory: &Memory) -> Result<Vec<u64>> {
         ));
     }
     let place = |variable: &crate::ir::ModuleVariable| {
-        let address = memory.alloc(variable.bytes);
-        memory.define_zero(address, variable.bytes); // as far as there is no initial value (PTX ISA, initializers)
+        let address = memory.alloc_filled(variable.bytes, &[0]); // as far as there is no initial value (PTX ISA, initializers)
         memory.write(address, &variable.init).map(|()| address)
     };
     program.variables.iter().map(place).collect()

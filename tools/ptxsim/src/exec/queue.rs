@@ -17,7 +17,7 @@ pub(crate) struct Queue<'g> {
 }
 
 struct Waiting<'g> {
-    /// The first block that has not begun.
+    /// How many blocks have begun.
     fresh: u64,
     /// Blocks whose time was up; with the progress at which they were stuck, if they were.
     paused: VecDeque<(Box<Block<'g>>, Option<u64>)>,
@@ -95,9 +95,9 @@ impl<'g> Queue<'g> {
 impl<'g> Waiting<'g> {
     /// A block that can run: a fresh one, or one that is not stuck.
     fn next(&mut self, grid: &Grid<'_>) -> Option<Turn<'g>> {
-        if self.fresh < grid.geometry.blocks() && !grid.is_stopped() {
+        if self.fresh < grid.blocks() && !grid.is_stopped() {
             self.fresh += 1;
-            return Some(Turn::Begin((self.fresh - 1) as u32));
+            return Some(Turn::Begin(grid.block(self.fresh - 1)));
         }
         let now = grid.progress();
         let able = self.paused.iter().position(|(_, stuck)| *stuck != Some(now))?;

@@ -13,14 +13,19 @@ pub(crate) struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// Memory for the static variables at `ranges` and `dynamic` bytes at `at`.
-    pub(crate) fn new(ranges: &[(u64, u64)], at: u64, dynamic: u64) -> SharedMemory {
+    /// Memory for the static variables at `ranges` and `dynamic` bytes at `at`, watched for `races` or not.
+    pub(crate) fn new(ranges: &[(u64, u64)], at: u64, dynamic: u64, races: bool) -> SharedMemory {
         let mut ranges = ranges.to_vec();
         if dynamic > 0 {
             ranges.push((at, dynamic));
         }
         let end = ranges.iter().map(|(start, bytes)| start + bytes).max().unwrap_or(0);
-        let pages = (0..end.div_ceil(PAGE as u64)).map(|_| Page::new(PAGE)).collect();
+        let page = |_| {
+            let mut page = Page::new(PAGE);
+            page.shadow.watch(races);
+            page
+        };
+        let pages = (0..end.div_ceil(PAGE as u64)).map(page).collect();
         SharedMemory { pages, ranges }
     }
 

@@ -2,7 +2,7 @@
 
 use super::page::{Page, SECTOR};
 use crate::error::{Error, Result};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Bytes of a page.
@@ -14,15 +14,14 @@ const SPACING: u32 = 36;
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub bytes: u64,
-    /// Pages that come to be hold written zeros.
-    zeroed: AtomicBool,
+    /// What pages that come to be hold, over and over; none if nobody wrote it.
+    fill: Option<Box<[u8]>>,
     pages: Vec<Mutex<Option<Box<Page>>>>,
 }
 
 impl Allocation {
-    fn new(bytes: u64) -> Allocation {
-        let zeroed = AtomicBool::new(false);
-        Allocation { bytes, zeroed, pages: (0..bytes.div_ceil(PAGE as u64)).map(|_| Mutex::new(None)).collect() }
+    fn new(bytes: u64, fill: Option<Box<[u8]>>) -> Allocation {
+        Allocation { bytes, fill, pages: (0..bytes.div_ceil(PAGE as u64)).map(|_| Mutex::new(None)).collect() }
     }
 
     /// The page that holds the byte at `offset`.
@@ -31,7 +30,8 @@ impl Allocation {
         let mut guard = page.lock().unwrap_or_else(PoisonError::into_inner);
         guard.get_or_insert_with(|| {
             let mut page = Page::new(PAGE);
-            if self.zeroed.load(Ordering::Relaxed) {
+            if let Some(fill) = &self.fill {
+                page.data.chunks_exact_mut(fill.len()).for_each(|part| part.copy_from_slice(fill));
                 page.mark(0, PAGE, true);
             }
             Box::new(page)
@@ -45,7 +45,7 @@ impl Allocation {
         self.pages.iter().fold((0, 0), |(read, written), page| {
             let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(page) = page.as_mut() else { return (read, written) };
-            page.enter(launch);
+            page.enter(launch, true);
             (read + count(page.read_sectors), written + count(page.written_sectors))
         })
     }
@@ -91,13 +91,27 @@ impl Memory {
     /// # Panics
     /// If `bytes` is 64 GiB or more: the next allocation stands there.
     pub fn alloc(&self, bytes: u64) -> u64 {
+        self.place(bytes, None)
+    }
+
+    /// Allocates `bytes` bytes that count as written and hold `pattern` over and over. They take this machine's memory only where they are
+    /// touched, so that blocks of kernels can be run on tensors that do not fit it.
+    ///
+    /// # Panics
+    /// As [`Memory::alloc`]; if the length of the pattern is not a power of two up to 4,096.
+    pub fn alloc_filled(&self, bytes: u64, pattern: &[u8]) -> u64 {
+        assert!(pattern.len().is_power_of_two() && pattern.len() <= PAGE, "a pattern of {} bytes", pattern.len());
+        self.place(bytes, Some(pattern.into()))
+    }
+
+    fn place(&self, bytes: u64, fill: Option<Box<[u8]>>) -> u64 {
         assert!(bytes < 1 << SPACING, "an allocation of {bytes} bytes: less than 64 GiB is possible");
         let mut allocations = self.allocations.write().unwrap_or_else(PoisonError::into_inner);
         let free = allocations.iter().position(Option::is_none).unwrap_or(allocations.len());
         if free == allocations.len() {
             allocations.push(None);
         }
-        allocations[free] = Some(Arc::new(Allocation::new(bytes)));
+        allocations[free] = Some(Arc::new(Allocation::new(bytes, fill)));
         (free as u64 + 1) << SPACING
     }
 
@@ -148,11 +162,16 @@ impl Memory {
         Ok(all)
     }
 
-    /// All `bytes` bytes of the allocation at `address` count as written and are zero, as far as nobody has touched them yet.
-    pub(crate) fn define_zero(&self, address: u64, bytes: u64) {
-        if let Some((allocation, _)) = self.view().find(address, bytes) {
-            allocation.zeroed.store(true, Ordering::Relaxed);
-        }
+    /// Bytes of distinct 32-byte sectors of the allocation at `address` that the last launch read, and that it wrote, if it counted.
+    ///
+    /// # Errors
+    /// If there is no allocation.
+    pub fn touched(&self, address: u64) -> Result<(u64, u64)> {
+        let view = self.view();
+        let Some((allocation, _)) = view.find(address, 0) else {
+            return Err(Error::Memory { message: format!("{address:#x} is not inside an allocation") });
+        };
+        Ok(allocation.sectors(self.launches.load(Ordering::Relaxed)))
     }
 
     fn each(&self, address: u64, bytes: usize, mut visit: impl FnMut(&mut Page, usize, usize, usize)) -> Result<()> {

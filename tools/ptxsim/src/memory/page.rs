@@ -35,10 +35,12 @@ impl Page {
         }
     }
 
-    /// Begins the page's part in a launch, if it has none yet: what happened in earlier launches is ordered before all of it.
-    pub(crate) fn enter(&mut self, launch: u64) {
+    /// Begins the page's part in a launch, if it has none yet: what happened in earlier launches is ordered before all of it. `races` says
+    /// whether that launch looks for races.
+    pub(crate) fn enter(&mut self, launch: u64, races: bool) {
         if self.launch != launch {
             self.shadow.clear();
+            self.shadow.watch(races);
             self.flags.clear();
             (self.read_sectors, self.written_sectors) = (0, 0);
             self.launch = launch;

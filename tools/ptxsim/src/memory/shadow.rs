@@ -145,6 +145,8 @@ struct Cell {
 #[derive(Debug)]
 pub(crate) struct Shadow {
     bytes: usize,
+    /// Nothing is remembered, so nothing is found.
+    blind: bool,
     grain: u8,
     cells: Vec<Cell>,
     /// Reads of each cell beyond the one it holds; empty as long as no cell has any.
@@ -153,7 +155,12 @@ pub(crate) struct Shadow {
 
 impl Shadow {
     pub(crate) fn new(bytes: usize) -> Shadow {
-        Shadow { bytes, grain: COARSEST, cells: Vec::new(), more: Vec::new() }
+        Shadow { bytes, blind: false, grain: COARSEST, cells: Vec::new(), more: Vec::new() }
+    }
+
+    /// Whether to remember accesses from here on.
+    pub(crate) fn watch(&mut self, races: bool) {
+        self.blind = !races;
     }
 
     /// Forgets everything.
@@ -165,6 +172,9 @@ impl Shadow {
 
     /// The cells of a range, split as finely as it needs.
     fn range(&mut self, offset: usize, bytes: usize) -> std::ops::Range<usize> {
+        if self.blind {
+            return 0..0;
+        }
         if self.cells.is_empty() {
             self.cells.resize(self.bytes / usize::from(self.grain), Cell::default());
         }
