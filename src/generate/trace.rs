@@ -5,8 +5,8 @@
 
 use crate::device::nvtx;
 use crate::{Error, Result, files};
-use serde_json::{Value, json};
-use std::fmt;
+use serde_json::json;
+use std::fmt::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -118,11 +118,10 @@ impl Trace {
         let mut spans = self.spans();
         let Some(path) = self.file.as_ref().filter(|_| !spans.saved) else { return Ok(false) };
         spans.saved = true;
-        let json = serde_json::to_vec(&to_json(&spans.done, !spans.full))
-            .map_err(|e| Error::format(path, "", format!("cannot be written as JSON: {e}")))?;
+        let json = to_json(&spans.done, !spans.full);
         spans.done = Vec::new();
         drop(spans);
-        files::write_atomic(path, &json)?;
+        files::write_atomic(path, json.as_bytes())?;
         Ok(true)
     }
 
@@ -157,8 +156,8 @@ impl fmt::Display for Label {
     }
 }
 
-/// The content of the file: names of the tracks, then the spans in order of their ends.
-fn to_json(spans: &[Done], complete: bool) -> Value {
+/// The content of the file, an event a line: names of the tracks, then the spans in order of their ends.
+fn to_json(spans: &[Done], complete: bool) -> String {
     let mut threads: Vec<(usize, String)> = spans.iter().map(|span| span.track.thread()).collect();
     threads.sort();
     threads.dedup();
@@ -177,16 +176,20 @@ fn to_json(spans: &[Done], complete: bool) -> Value {
             "args": {"first": span.samples.start, "last": span.samples.end.saturating_sub(1)},
         })
     });
-    json!({
-        "traceEvents": names.chain(spans).collect::<Vec<_>>(),
-        "displayTimeUnit": "ms",
-        "otherData": {"program": "syntic", "version": crate::VERSION, "complete": complete},
-    })
+    let other = json!({"program": "syntic", "version": crate::VERSION, "complete": complete});
+    let mut text = format!("{{\"displayTimeUnit\":\"ms\",\"otherData\":{other},\"traceEvents\":[");
+    for (i, event) in names.chain(spans).enumerate() {
+        let separator = if i == 0 { "" } else { "," };
+        _ = write!(text, "{separator}\n{event}"); // a String takes everything
+    }
+    text.push_str("\n]}\n");
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn read(path: &Path) -> Value {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
