@@ -1,8 +1,8 @@
 //! `syntic bench --predict`: what a GPU would at least need to make images, without the GPU and without weights.
 //!
-//! Three steps. [`record`] runs the passes of a model's shapes on a GPU that remembers launches and does nothing. Each distinct launch
+//! Three steps. `record` runs the passes of a model's shapes on a GPU that remembers launches and does nothing. Each distinct launch
 //! (kernel, grid, block, parameters, extents of tensors) has a few of its blocks run in the simulator, whose counts are scaled by the grid.
-//! [`estimate`] makes bounds of them. [`report`] adds them up.
+//! `estimate` makes bounds of them. `report` adds them up.
 //!
 //! All of it is prediction: lower bounds on time, of one launch after the other. Latency, launches, clocks below boost and resources that
 //! wait for each other make a card slower than this.
