@@ -159,6 +159,6 @@ fn generate(case: &Case, model: &ModelDir, device: &Device, precision: Precision
     let cost = model.spec.cost(device, case.size, case.batch, case.guidance)?;
     let flops = evaluations * cost.unet_flops + case.batch as u64 * (cost.text_flops + cost.vae_flops);
     let name = format!("generate {}x{} batch {} steps {}", case.size.0, case.size.1, case.batch, case.steps);
-    let row = times.row(name, device.operands(precision).name(), flops, cost.arena_bytes, Some(case.batch));
+    let row = times.row(name, device.operands(precision).name(), flops, cost.arena_bytes(), Some(case.batch));
     Ok(Measured { row, profile: Vec::new() })
 }

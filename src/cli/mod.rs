@@ -85,10 +85,7 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// What a GPU stores.
     fn storage(&self) -> Result<DType> {
-        match self.dtype.unwrap_or(DType::F16) {
-            DType::F32 => Err(Error::usage("a GPU stores f16 or bf16", "use --dtype f16 or --dtype bf16")),
-            dtype => Ok(dtype),
-        }
+        DeviceChoice::gpu_storage(self.dtype)
     }
 
     fn threads(&self) -> usize {

@@ -85,17 +85,22 @@ impl DeviceChoice {
                 device.check_precision(precision)?;
                 Ok((device, precision))
             }
-            DeviceChoice::Cuda(index) => Ok((Device::Gpu(Gpu::cuda(index, stored(dtype)?, threads)?), Precision::F32)),
-            DeviceChoice::Sim => Ok((Device::Gpu(Gpu::sim(stored(dtype)?, threads)?), Precision::F32)),
+            DeviceChoice::Cuda(index) => {
+                Ok((Device::Gpu(Gpu::cuda(index, DeviceChoice::gpu_storage(dtype)?, threads)?), Precision::F32))
+            }
+            DeviceChoice::Sim => Ok((Device::Gpu(Gpu::sim(DeviceChoice::gpu_storage(dtype)?, threads)?), Precision::F32)),
         }
     }
-}
 
-/// The storage type of a GPU that was asked for.
-fn stored(dtype: Option<DType>) -> Result<DType> {
-    match dtype.unwrap_or(DType::F16) {
-        dtype @ (DType::F16 | DType::BF16) => Ok(dtype),
-        other => Err(Error::usage(format!("a GPU does not compute in {other}"), "use --dtype f16 or bf16, or --device cpu")),
+    /// The storage type of a GPU that was asked for: f16, if none was.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a type that no GPU stores activations in.
+    pub fn gpu_storage(dtype: Option<DType>) -> Result<DType> {
+        match dtype.unwrap_or(DType::F16) {
+            dtype @ (DType::F16 | DType::BF16) => Ok(dtype),
+            other => Err(Error::usage(format!("a GPU does not compute in {other}"), "use --dtype f16 or bf16, or --device cpu")),
+        }
     }
 }
 

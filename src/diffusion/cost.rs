@@ -18,13 +18,11 @@ pub struct Cost {
     pub unet_flops: u64,
     /// Operations of decoding one image.
     pub vae_flops: u64,
-    /// Memory for activations, shared by all passes, in bytes.
-    pub arena_bytes: usize,
-    /// Of it, what encoding the prompts needs.
+    /// Memory for activations of encoding the prompts, in bytes.
     pub text_bytes: usize,
-    /// Of it, what an evaluation of the denoising network needs.
+    /// Of an evaluation of the denoising network.
     pub unet_bytes: usize,
-    /// Of it, what decoding an image needs.
+    /// Of decoding an image.
     pub vae_bytes: usize,
     /// Memory for the keys and values of one prompt, in bytes.
     pub prompt_bytes: usize,
@@ -37,6 +35,11 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Memory for activations, shared by all passes, in bytes.
+    pub fn arena_bytes(&self) -> usize {
+        self.text_bytes.max(self.unet_bytes).max(self.vae_bytes)
+    }
+
     /// Counts for batches of `batch` images of `height` x `width` pixels.
     ///
     /// # Errors
@@ -65,7 +68,6 @@ impl Cost {
             text_flops: text.flops() / batch as u64,
             unet_flops: unet.flops(),
             vae_flops: vae.flops(),
-            arena_bytes: text.bytes().max(unet.bytes()).max(vae.bytes()),
             text_bytes: text.bytes(),
             unet_bytes: unet.bytes(),
             vae_bytes: vae.bytes(),
