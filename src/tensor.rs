@@ -1,6 +1,6 @@
 //! Element types, shapes, and tensors as they lie in files. Those of a pass live in [`crate::device`], which owns their memory.
 
-use half::{f16, slice::HalfFloatSliceExt};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 use std::fmt;
 
 /// Element type of stored data. Arithmetic always accumulates in f32.
@@ -25,6 +25,15 @@ impl DType {
             DType::F32 | DType::U32 => 4,
             DType::F16 | DType::BF16 => 2,
             DType::U8 => 1,
+        }
+    }
+
+    /// x as a number of this type, a type of floats.
+    pub fn round(self, x: f32) -> f32 {
+        match self {
+            DType::F16 => f16::from_f32(x).to_f32(),
+            DType::BF16 => bf16::from_f32(x).to_f32(),
+            _ => x,
         }
     }
 

@@ -34,7 +34,7 @@
 //   Taps outside, channels inside: a thread looks up its pixels once for each tap, and steps through channels by adding to a pointer.
 //     With channels outside it would look up nine pixels for each 32 channels. Predicted only.
 //   Corners of windows in shared memory, not in registers: 8 registers a thread, which the 160 columns need. Predicted only.
-#include "../gemm/tile.cuh"
+#include "../gemm/statistics.cuh"
 
 struct Conv2dParams {
     uint32_t images;         // B
@@ -48,9 +48,10 @@ struct Conv2dParams {
     uint32_t window;         // 1 or 3
     uint32_t stride;         // 1 or 2
     uint32_t before;         // zeros above and to the left
+    uint32_t statistics;     // enum Statistics, of y: none or of channels
 };
 PARAMS_LAYOUT(Conv2dParams, images, height, width, x_channels, skip_channels, tall, wide, doubled, rows, columns, outputs, window,
-              stride, before)
+              stride, before, statistics)
 
 // Where the window of a row of the product begins: its image's first pixel, and the corner in the image.
 struct Corner {
@@ -171,6 +172,7 @@ struct Copies<T, TILE, false> {
 template <typename T>
 struct Operands {
     T* y;
+    float2* statistics;
     const T *x, *skip, *w;
     const float* bias;
     const T *channel_bias, *residual;
@@ -209,14 +211,15 @@ __device__ inline void conv2d(const Operands<T>& at, const Conv2dParams& p) {
             if (at.channel_bias != nullptr) parts.add(values, at.channel_bias, column, column);
             if (at.residual != nullptr) parts.add(values, at.residual, place, column);
             parts.put(values, at.y, place, column);
-        });
+        },
+        TakeStatistics<TILE, TILE::WARP_N>{p.statistics, at.statistics, m, p.outputs});
 }
 
 #define CONV2D(NAME, T, TILE, VECTORS)                                                                                     \
     extern "C" __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS)                                              \
-        NAME(T* y, const T* x, const T* skip, const T* w, const float* bias, const T* channel_bias, const T* residual,     \
-             Conv2dParams p) {                                                                                             \
-        conv2d<T, TILE, VECTORS>({y, x, skip, w, bias, channel_bias, residual}, p);                                        \
+        NAME(T* y, float2* statistics, const T* x, const T* skip, const T* w, const float* bias, const T* channel_bias,    \
+             const T* residual, Conv2dParams p) {                                                                          \
+        conv2d<T, TILE, VECTORS>({y, statistics, x, skip, w, bias, channel_bias, residual}, p);                            \
     }
 
 CONV2D(conv2d_128x160_f16, f16, Tile128x160, true)

@@ -41,7 +41,7 @@
 //   GEGLU in turns of 8: value and gate of an output are in the same place of neighbouring mma tiles, hence of one lane, and only
 //     their product is staged. Predicted only: it saves writing and reading 4 M N bytes.
 #include "../elementwise/activation.cuh"
-#include "tile.cuh"
+#include "statistics.cuh"
 
 struct GemmNtParams {
     uint32_t m;
@@ -49,28 +49,88 @@ struct GemmNtParams {
     uint32_t k;
     uint32_t outputs;     // columns of y
     uint32_t activation;  // enum Activation; none in `geglu`
+    uint32_t statistics;  // enum Statistics, of y; none in `geglu`
+    uint32_t norm_parts;  // parts of a row of x; 0 without layer norm
+    float norm_eps;
 };
-PARAMS_LAYOUT(GemmNtParams, m, n, k, outputs, activation)
+PARAMS_LAYOUT(GemmNtParams, m, n, k, outputs, activation, statistics, norm_parts, norm_eps)
+
+// Of a row of x: the layer norm of x is (x - mean) factor.
+struct RowNorm {
+    float mean, factor;
+};
+
+template <class TILE>
+struct GemmNtShared {
+    TileShared<TILE> tile;
+    RowNorm rows[TILE::M];
+};
 
 extern __shared__ uint4 gemm_nt_shared[];
 
 template <typename T>
 struct Operands {
     T* y;
+    float2* statistics;
     const T *x, *w;
     const float* bias;
     const T* residual;
+    const float2* norm;
+    const float* column_sums;
 };
 
-// Turns sums of values and gates, with their biases, into products: of mma tiles 2 j and 2 j + 1 in tile j.
+// ---- Layer norm of x ------------------------------------------------------------------------------------------------
+
+// Merges the parts of the rows of x that the block multiplies. Rows past the end repeat the last one.
 template <class TILE>
-__device__ inline void gate(typename TILE::Sums& sums, const float* bias, uint32_t first_column, uint32_t n) {
+__device__ inline void find_rows(RowNorm* rows, const float2* norm, uint32_t first, const GemmNtParams& p) {
+    const float count = p.k / p.norm_parts;
+    for (uint32_t i = threadIdx.x; i < TILE::M; i += TILE::THREADS) {
+        const float2* parts = norm + static_cast<uint64_t>(min(first + i, p.m - 1)) * p.norm_parts;
+        const float origin = parts[0].x;
+        float distance = 0.0f, distance_squared = 0.0f, squares = 0.0f;
+#pragma unroll 4
+        for (uint32_t part = 0; part < p.norm_parts; ++part) {
+            const float2 of = parts[part];
+            const float d = of.x - origin;
+            distance += d, distance_squared = fmaf(d, d, distance_squared), squares += of.y;
+        }
+        const Merged row(origin, distance, distance_squared, squares, p.norm_parts, count);
+        rows[i] = {row.mean, rsqrt_approx(row.squares / p.k + p.norm_eps)};
+    }
+}
+
+// A sum of x W^T, of a column of W whose sum is `column_sum`, as that of the norm of x.
+__device__ inline float normalised(float sum, const RowNorm& row, float column_sum) {
+    return fmaf(-row.mean, column_sum, sum) * row.factor;
+}
+
+// ---- The end --------------------------------------------------------------------------------------------------------
+
+// Turns sums of values and gates, with their biases, into products: of mma tiles 2 j and 2 j + 1 in tile j. `rows` are those of
+// the warp, unless x has no norm.
+template <class TILE>
+__device__ inline void gate(typename TILE::Sums& sums, const float* bias, const RowNorm* rows, const float* column_sums,
+                            uint32_t first_column, uint32_t n) {
 #pragma unroll
     for (int j = 0; j < TILE::MMAS_N / 2; ++j) {
         const uint32_t column = first_column + 2 * j * MMA_N + threadIdx.x % 4 * 2;
         if (column >= n) return;
         const float values[2] = {bias[column], bias[column + 1]};
         const float gates[2] = {bias[column + MMA_N], bias[column + MMA_N + 1]};
+        if (rows != nullptr) {
+            const float value_sums[2] = {column_sums[column], column_sums[column + 1]};
+            const float gate_sums[2] = {column_sums[column + MMA_N], column_sums[column + MMA_N + 1]};
+#pragma unroll
+            for (int i = 0; i < TILE::MMAS_M; ++i) {
+#pragma unroll
+                for (int c = 0; c < 4; ++c) {
+                    const RowNorm row = rows[i * MMA_M + threadIdx.x % WARP / 4 + c / 2 * 8];
+                    sums[i][2 * j][c] = normalised(sums[i][2 * j][c], row, value_sums[c % 2]);
+                    sums[i][2 * j + 1][c] = normalised(sums[i][2 * j + 1][c], row, gate_sums[c % 2]);
+                }
+            }
+        }
 #pragma unroll
         for (int i = 0; i < TILE::MMAS_M; ++i) {
 #pragma unroll
@@ -83,36 +143,53 @@ __device__ inline void gate(typename TILE::Sums& sums, const float* bias, uint32
 
 template <typename T, class TILE, bool VECTORS, bool GEGLU>
 __device__ inline void gemm_nt(const Operands<T>& at, const GemmNtParams& p) {
-    auto& shared = *reinterpret_cast<TileShared<TILE>*>(gemm_nt_shared);
+    constexpr int COLUMNS = TILE::WARP_N / (GEGLU ? 2 : 1);
+    auto& shared = *reinterpret_cast<GemmNtShared<TILE>*>(gemm_nt_shared);
     TilePosition first = raster<TILE>(blockIdx.x, p.m, p.n);
+    // The barriers of the product lie between this and what reads it.
+    if (p.norm_parts > 0) find_rows<TILE>(shared.rows, at.norm, first.row, p);
     RowCopy<T, TILE::M, TILE::THREADS, VECTORS> copy_x(at.x, first.row, p.m, p.k);
     RowCopy<T, TILE::N, TILE::THREADS, VECTORS> copy_w(at.w, first.column, p.n, p.k);
     typename TILE::Sums sums = {};
-    multiply<T, TILE>(sums, shared, copy_x, copy_w, p.k);
+    multiply<T, TILE>(sums, shared.tile, copy_x, copy_w, p.k);
 
     const TilePosition warp = warp_position<TILE>();
+    const RowNorm* rows = shared.rows + warp.row;
     first.row += warp.row, first.column += warp.column;
-    const Parts parts(p.outputs, at.y, at.residual, at.bias);
+    const Parts parts(p.outputs, at.y, at.residual, at.bias, at.column_sums);
     if constexpr (GEGLU) {
-        gate<TILE>(sums, at.bias, first.column, p.n);
+        gate<TILE>(sums, at.bias, p.norm_parts > 0 ? rows : nullptr, at.column_sums, first.column, p.n);
         first.column /= 2;
     }
-    for_each_part<TILE, TILE::WARP_N / (GEGLU ? 2 : 1)>(
-        sums, shared, first, p.m, p.outputs, [&](float(&values)[8], uint32_t row, uint32_t column) {
-            const uint64_t place = static_cast<uint64_t>(row) * p.outputs + column;
-            if constexpr (!GEGLU) {
-                parts.add(values, at.bias, column, column);
-                activate(values, p.activation);
+    const auto finish = [&](float(&values)[8], uint32_t row, uint32_t column) {
+        const uint64_t place = static_cast<uint64_t>(row) * p.outputs + column;
+        if constexpr (!GEGLU) {
+            if (p.norm_parts > 0) {
+                const RowNorm of = rows[row - first.row];
+                float column_sums[8] = {};
+                parts.add(column_sums, at.column_sums, column, column);
+#pragma unroll
+                for (int i = 0; i < 8; ++i) values[i] = normalised(values[i], of, column_sums[i]);
             }
-            if (at.residual != nullptr) parts.add(values, at.residual, place, column);
-            parts.put(values, at.y, place, column);
-        });
+            parts.add(values, at.bias, column, column);
+            activate(values, p.activation);
+        }
+        if (at.residual != nullptr) parts.add(values, at.residual, place, column);
+        parts.put(values, at.y, place, column);
+    };
+    if constexpr (GEGLU) {
+        for_each_part<TILE, COLUMNS>(sums, shared.tile, first, p.m, p.outputs, finish, NoStatistics{});
+    } else {
+        const TakeStatistics<TILE, COLUMNS> statistics{p.statistics, at.statistics, p.m, p.outputs};
+        for_each_part<TILE, COLUMNS>(sums, shared.tile, first, p.m, p.outputs, finish, statistics);
+    }
 }
 
 #define GEMM_NT(NAME, T, TILE, VECTORS, GEGLU)                                                     \
     extern "C" __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS)                      \
-        NAME(T* y, const T* x, const T* w, const float* bias, const T* residual, GemmNtParams p) { \
-        gemm_nt<T, TILE, VECTORS, GEGLU>({y, x, w, bias, residual}, p);                            \
+        NAME(T* y, float2* statistics, const T* x, const T* w, const float* bias, const T* residual,       \
+             const float2* norm, const float* column_sums, GemmNtParams p) {                                \
+        gemm_nt<T, TILE, VECTORS, GEGLU>({y, statistics, x, w, bias, residual, norm, column_sums}, p);     \
     }
 #define GEMM_NT_BOTH(SUFFIX, T, TILE, VECTORS)             \
     GEMM_NT(gemm_nt_##SUFFIX, T, TILE, VECTORS, false)     \

@@ -42,8 +42,12 @@ union TileShared {
         uint4 x[TILE::M][CHUNKS];
         uint4 w[TILE::N][CHUNKS];
     } stages[TILE::STAGES];
-    // After the last stage. A pad of 8 floats spreads the rows that a half-warp writes over all banks.
-    float sums[TILE::THREADS / WARP][STAGED_ROWS][TILE::WARP_N + 8];
+    // After the last stage.
+    struct {
+        // A pad of 8 floats spreads the rows that a half-warp writes over all banks.
+        float sums[TILE::THREADS / WARP][STAGED_ROWS][TILE::WARP_N + 8];
+        float2 pieces[TILE::THREADS / WARP][STAGED_ROWS][TILE::WARP_N / 8 + 1];  // of statistics.cuh
+    } end;
 };
 
 static_assert(sizeof(TileShared<Tile128x160>) == 73728);
@@ -187,15 +191,27 @@ __device__ inline void multiply(typename TILE::Sums& sums, TileShared<TILE>& sha
 
 // ---- The end --------------------------------------------------------------------------------------------------------
 
+enum Statistics { STATISTICS_NONE, STATISTICS_CHANNELS, STATISTICS_ROWS };
+
+// Where a result needs none.
+struct NoStatistics {
+    static constexpr uint32_t kind = STATISTICS_NONE;
+    template <typename... A>
+    __device__ void take(A&&...) const {}
+    template <typename... A>
+    __device__ void finish(A&&...) const {}
+};
+
 // Takes the first COLUMNS columns of the sums of a warp through shared memory, so that a lane has 8 neighbouring ones, and calls
 // finish(values [8], row, column) for each such part of the result, which has m rows and n columns. `first` is the position of the warp in
-// the result. The last part of a row may be narrower than 8: finish is told nothing that it does not know from n.
-template <class TILE, int COLUMNS, typename F>
+// the result. The last part of a row may be narrower than 8: finish is told nothing that it does not know from n. What finish leaves
+// in `values` goes to `statistics`: a TakeStatistics, or NoStatistics.
+template <class TILE, int COLUMNS, typename F, class S>
 __device__ inline void for_each_part(const typename TILE::Sums& sums, TileShared<TILE>& shared, TilePosition first, uint32_t m,
-                                     uint32_t n, F finish) {
+                                     uint32_t n, F finish, const S& statistics) {
     constexpr int PARTS = COLUMNS / 8;
     constexpr int MMAS = STAGED_ROWS / MMA_M;
-    auto& staged = shared.sums[threadIdx.x / WARP];
+    auto& staged = shared.end.sums[threadIdx.x / WARP];
     const uint32_t lane = threadIdx.x % WARP;
 #pragma unroll
     for (int rows = 0; rows < TILE::MMAS_M / MMAS; ++rows) {
@@ -217,13 +233,18 @@ __device__ inline void for_each_part(const typename TILE::Sums& sums, TileShared
             const uint32_t row = first.row + rows * STAGED_ROWS + staged_row, column = first.column + staged_column;
             if (row >= m || column >= n) continue;
             // Lanes four apart meet in the same banks: every other four take the upper half first.
-            const float* from = &staged[staged_row][staged_column];
+            float* from = &staged[staged_row][staged_column];
             const uint32_t swap = lane / 4 % 2;
             const float4 one = *reinterpret_cast<const float4*>(from + 4 * swap);
             const float4 other = *reinterpret_cast<const float4*>(from + 4 - 4 * swap);
             const float4 low = swap ? other : one, high = swap ? one : other;
             float values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
             finish(values, row, column);
+            statistics.take(shared, from, values, staged_row, at % PARTS);
+        }
+        if (statistics.kind != STATISTICS_NONE) {
+            __syncwarp();  // the rows are done
+            statistics.finish(shared, first.row + rows * STAGED_ROWS, first.column);
         }
     }
 }

@@ -33,6 +33,7 @@
 
 constexpr int THREADS = 320;
 constexpr int WARPS = THREADS / WARP;
+constexpr int PART_ROWS = 32;  // of statistics of products (../gemm/statistics.cuh), 2 channels each
 constexpr int BLOCKS = 3;  // of an SM, so at most 64 registers
 // Loads of a thread under way at once. Four in `apply` do not fit its registers.
 constexpr int STATISTICS_BATCH = 4, APPLY_BATCH = 2;
@@ -192,6 +193,40 @@ __device__ inline void group_norm_statistics(float2* statistics, const T* x, con
     }
 }
 
+// ---- Statistics that products took ---------------------------------------------------------------------------------
+
+// Mean and M2 of a group in a chunk of `rows` rows of parts, from row `first` on. A lane takes every 32nd part.
+__device__ inline float2 merge_parts(const float2* x, const float2* skip, uint64_t first, uint32_t rows, uint32_t group,
+                                     const GroupNormParams& p) {
+    const uint32_t x_pairs = p.x_channels / 2, skip_pairs = p.skip_channels / 2;
+    const uint32_t pairs = (x_pairs + skip_pairs) / p.groups;
+    const auto part = [&](uint32_t at) {
+        const uint64_t row = first + at / pairs;
+        const uint32_t pair = group * pairs + at % pairs;
+        return pair < x_pairs ? x[row * x_pairs + pair] : skip[row * skip_pairs + (pair - x_pairs)];
+    };
+    const float origin = part(0).x, count = rows * pairs;
+    float sum = 0.0f, between = 0.0f, within = 0.0f;
+    for (uint32_t at = threadIdx.x % WARP; at < rows * pairs; at += WARP) {
+        const float2 of = part(at);
+        const float distance = of.x - origin;
+        sum += distance, between = fmaf(distance, distance, between), within += of.y;
+    }
+    sum = warp_reduce<Sum>(sum), between = warp_reduce<Sum>(between), within = warp_reduce<Sum>(within);
+    const float shift = sum / count;
+    return {origin + shift, fmaf(2 * PART_ROWS, max_nan(between - sum * shift, 0.0f), within)};
+}
+
+__device__ inline void group_norm_merge(float2* statistics, const float2* x, const float2* skip, const GroupNormParams& p) {
+    const uint32_t first = blockIdx.x * p.chunk, rows = min(p.chunk, p.positions - first) / PART_ROWS;
+    const uint64_t row = (static_cast<uint64_t>(blockIdx.y) * p.positions + first) / PART_ROWS;
+    for (uint32_t group = threadIdx.x / WARP; group < p.groups; group += WARPS) {
+        const float2 of = merge_parts(x, skip, row, rows, group, p);
+        const uint64_t at = (static_cast<uint64_t>(blockIdx.y) * p.groups + group) * p.chunks + blockIdx.x;
+        if (threadIdx.x % WARP == 0) statistics[at] = of;
+    }
+}
+
 // ---- Application ----------------------------------------------------------------------------------------------------
 
 // Merges the chunks of a sample. A warp takes a group, a lane every 32nd chunk.
@@ -267,6 +302,15 @@ __device__ inline void group_norm_apply(T* y, const T* x, const T* skip, const f
         group_norm_apply<T, N>(y, x, skip, statistics, weight, bias, p);                                          \
     }
 
+// The storage type is not that of anything here: the entries are named as all others.
+#define GROUP_NORM_MERGE(T)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                               \
+        group_norm_merge_##T(float2* statistics, const float2* x, const float2* skip, GroupNormParams p) {      \
+        group_norm_merge(statistics, x, skip, p);                                                               \
+    }
+
+GROUP_NORM_MERGE(f16)
+GROUP_NORM_MERGE(bf16)
 GROUP_NORM(f16, f16, 8)
 GROUP_NORM(bf16, bf16, 8)
 GROUP_NORM(any_f16, f16, 1)

@@ -63,6 +63,8 @@ struct WarpRow {
         }
     }
 
+    __device__ bool is_first() const { return threadIdx.x % WARP == 0; }
+
     // Over the threads of the row.
     __device__ float sum(float x, Statistic) const { return warp_reduce<Sum>(x); }
 
@@ -87,13 +89,16 @@ struct BlockRow {
         }
     }
 
+    __device__ bool is_first() const { return threadIdx.x == 0; }
+
     __device__ float sum(float x, Statistic of) const { return block_reduce<Sum>(x, shared.sums[of]); }
 };
 
 // ---- The formula ----------------------------------------------------------------------------------------------------
 
-template <class ROW, typename T>
-__device__ inline void layer_norm(const ROW& row, T* y, const float* weight, const float* bias, const LayerNormParams& p) {
+// Mean, and sum of squares about it.
+template <class ROW>
+__device__ inline float2 statistics(const ROW& row, const LayerNormParams& p) {
     constexpr int N = ROW::N;
     float sum = 0.0f, squares = 0.0f;
     row.for_each([&](const float(&x)[N], uint32_t) {
@@ -105,34 +110,77 @@ __device__ inline void layer_norm(const ROW& row, T* y, const float* weight, con
 #pragma unroll
         for (int i = 0; i < N; ++i) squares = fmaf(x[i] - mean, x[i] - mean, squares);
     });
-    const float factor = rsqrt_approx(row.sum(squares, VARIANCE) / p.channels + p.eps);
-    row.for_each([&](float(&x)[N], uint32_t channel) {
-        float w[N], b[N];
-        load(weight + channel, w);
-        load(bias + channel, b);
+    return {mean, row.sum(squares, VARIANCE)};
+}
+
+template <typename T>
+struct Forward {
+    T* y;
+    const float *weight, *bias;
+
+    template <class ROW>
+    __device__ void operator()(const ROW& row, uint64_t start, const LayerNormParams& p) const {
+        constexpr int N = ROW::N;
+        const float2 of = statistics(row, p);
+        const float factor = rsqrt_approx(of.y / p.channels + p.eps);
+        row.for_each([&](float(&x)[N], uint32_t channel) {
+            float w[N], b[N];
+            load(weight + channel, w);
+            load(bias + channel, b);
 #pragma unroll
-        for (int i = 0; i < N; ++i) x[i] = fmaf((x[i] - mean) * factor, w[i], b[i]);
-        store(y + channel, x);
-    });
+            for (int i = 0; i < N; ++i) x[i] = fmaf((x[i] - of.x) * factor, w[i], b[i]);
+            store(y + start + channel, x);
+        });
+    }
+};
+
+struct Take {
+    float2* parts;
+
+    template <class ROW>
+    __device__ void operator()(const ROW& row, uint64_t start, const LayerNormParams& p) const {
+        const float2 of = statistics(row, p);
+        if (row.is_first()) parts[start / p.channels] = of;
+    }
+};
+
+// A warp for each row.
+template <typename T, class F>
+__device__ inline void by_warps(const T* x, const LayerNormParams& p, F work) {
+    const uint32_t row = blockIdx.x * ROWS + threadIdx.x / WARP;
+    if (row >= p.rows) return;
+    const uint64_t start = static_cast<uint64_t>(row) * p.channels;
+    work(WarpRow<T>(x + start, p.channels), start, p);
+}
+
+// A block for each row.
+template <typename T, class F>
+__device__ inline void by_blocks(const T* x, const LayerNormParams& p, bool vectors, F work) {
+    __shared__ LayerNormShared shared;
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x) * p.channels;
+    if (vectors && p.channels % LANES<T> == 0) {
+        work(BlockRow<T, LANES<T>>{x + start, p.channels, shared}, start, p);
+    } else {
+        work(BlockRow<T, 1>{x + start, p.channels, shared}, start, p);
+    }
 }
 
 #define LAYER_NORM(T)                                                                                             \
     extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                      \
         layer_norm_forward_##T(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) {     \
-        const uint32_t row = blockIdx.x * ROWS + threadIdx.x / WARP;                                              \
-        if (row >= p.rows) return;                                                                                \
-        const uint64_t start = static_cast<uint64_t>(row) * p.channels;                                           \
-        layer_norm(WarpRow<T>(x + start, p.channels), y + start, weight, bias, p);                                \
+        by_warps(x, p, Forward<T>{y, weight, bias});                                                              \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                     \
         layer_norm_forward_any_##T(T* y, const T* x, const float* weight, const float* bias, LayerNormParams p) { \
-        __shared__ LayerNormShared shared;                                                                        \
-        const uint64_t start = static_cast<uint64_t>(blockIdx.x) * p.channels;                                    \
-        if (p.channels % LANES<T> == 0 && aligned_to_vectors(y, x, weight, bias)) {                               \
-            layer_norm(BlockRow<T, LANES<T>>{x + start, p.channels, shared}, y + start, weight, bias, p);         \
-        } else {                                                                                                  \
-            layer_norm(BlockRow<T, 1>{x + start, p.channels, shared}, y + start, weight, bias, p);                \
-        }                                                                                                         \
+        by_blocks(x, p, aligned_to_vectors(y, x, weight, bias), Forward<T>{y, weight, bias});                     \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(ROWS* WARP)                                                      \
+        layer_norm_statistics_##T(float2* statistics, const T* x, LayerNormParams p) {                            \
+        by_warps(x, p, Take{statistics});                                                                         \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(ANY_THREADS)                                                     \
+        layer_norm_statistics_any_##T(float2* statistics, const T* x, LayerNormParams p) {                        \
+        by_blocks(x, p, aligned_to_vectors(x), Take{statistics});                                                 \
     }
 
 LAYER_NORM(f16)

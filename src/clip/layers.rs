@@ -1,12 +1,11 @@
 //! The transformer layers that CLIP's text and vision models share (transformers' `CLIPEncoder`).
 
 use crate::Result;
-use crate::device::{Exec, Precision, Tensor};
+use crate::device::{Exec, Precision, Statistics, Tensor};
 use crate::network::Build;
 use crate::network::{ConfigFile, MAX_WIDTH};
 use crate::ops::attention::{Attention, Columns, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
-use crate::ops::norm::{Norm, layer_norm};
 
 /// The part of `CLIPTextConfig` and `CLIPVisionConfig` that is about their layers.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,10 +66,8 @@ pub(crate) struct ClipLayers {
 
 #[derive(Debug)]
 struct Layer {
-    norm1: Norm,
     qkv: Linear,
     out: Linear,
-    norm2: Norm,
     fc1: Linear,
     fc2: Linear,
 }
@@ -82,13 +79,12 @@ impl ClipLayers {
         let layer = |i: usize| -> Result<Layer> {
             let layer = build.scope("encoder.layers").scope(i);
             let attention = layer.scope("self_attn");
+            let after = |norm| layer.after_norm(norm, width, eps);
             Ok(Layer {
-                norm1: layer.norm("layer_norm1", width, 1, eps)?,
-                qkv: attention.stacked(["q_proj", "k_proj", "v_proj"], width, width, true)?,
-                out: attention.linear("out_proj", width, width, true)?,
-                norm2: layer.norm("layer_norm2", width, 1, eps)?,
-                fc1: layer.linear("mlp.fc1", width, inner, true)?,
-                fc2: layer.linear("mlp.fc2", inner, width, true)?,
+                qkv: after("layer_norm1").scope("self_attn").stacked(["q_proj", "k_proj", "v_proj"], width, width, true)?,
+                out: attention.linear("out_proj", width, width, true)?.with_statistics(Statistics::Rows),
+                fc1: after("layer_norm2").linear("mlp.fc1", width, inner, true)?,
+                fc2: layer.linear("mlp.fc2", inner, width, true)?.with_statistics(Statistics::Rows),
             })
         };
         let layers = (0..config.count).map(layer).collect::<Result<_>>()?;
@@ -106,15 +102,13 @@ impl ClipLayers {
 
     fn layer<'e>(&self, exec: &'e Exec<'_>, layer: &Layer, mut h: Tensor<'e>) -> Result<Tensor<'e>> {
         let &LayersConfig { width, heads, activation, .. } = &self.config;
-        let mut a = layer_norm(exec, &layer.norm1, &h)?;
-        a = linear(exec, &layer.qkv, &a, Activation::None, None)?;
+        let mut a = linear(exec, &layer.qkv, &h, Activation::None, None)?;
         let causal = self.sight == Sight::Before;
         let settings = Attention { heads, head_dim: width / heads, causal, kv_rows: None, precision: PRECISION };
         let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &a, column: part * width });
         a = attention(exec, settings, q, k, v)?;
         h = linear(exec, &layer.out, &a, Activation::None, Some(&h))?;
-        a = layer_norm(exec, &layer.norm2, &h)?;
-        a = linear(exec, &layer.fc1, &a, activation, None)?;
+        a = linear(exec, &layer.fc1, &h, activation, None)?;
         linear(exec, &layer.fc2, &a, Activation::None, Some(&h))
     }
 }

@@ -143,6 +143,17 @@ impl<'a> Launch<'a> {
         self.input_of(dtype, tensor)
     }
 
+    /// As [`Launch::output_of`], or a null pointer.
+    ///
+    /// # Panics
+    /// As [`Launch::output`].
+    pub fn optional_output_of(self, dtype: DType, tensor: Option<&'a mut Tensor<'_>>) -> Launch<'a> {
+        match tensor {
+            Some(tensor) => self.output_of(dtype, tensor),
+            None => self.argument(0),
+        }
+    }
+
     /// The next two arguments, an output and an input: a tensor whose elements the kernel reads and replaces.
     ///
     /// # Panics

@@ -42,7 +42,7 @@ pub use launch::{Entries, Launch, Params};
 pub(crate) use launch::{MOST, entries, params};
 pub use survey::{Card, CudaState, Host, KernelState, Survey, Use};
 pub(crate) use tensor::LANES;
-pub use tensor::Tensor;
+pub use tensor::{Statistics, Tensor};
 
 use crate::tensor::DType;
 use crate::{Error, Result};

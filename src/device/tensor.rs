@@ -21,6 +21,43 @@ pub(super) enum Place {
     Device(u64),
 }
 
+/// Statistics of a product's result that the product takes on a GPU for the norm that reads it next (`kernels/gemm/statistics.cuh`): means,
+/// and sums of squares about them, of parts of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// Of two channels in [`Statistics::PART_ROWS`] rows, for a group norm.
+    Channels,
+    /// Of [`Statistics::PART_COLUMNS`] columns of a row, for a layer norm.
+    Rows,
+}
+
+impl Statistics {
+    /// Rows of a part of channels.
+    pub const PART_ROWS: usize = 32;
+    /// Channels of a part.
+    pub const PART_CHANNELS: usize = 2;
+    /// Columns of a part of a row.
+    pub const PART_COLUMNS: usize = 80;
+
+    /// The parts of a result of `rows` x `columns`, along both; none if it has no whole ones.
+    pub fn parts(self, rows: usize, columns: usize) -> Option<[usize; 2]> {
+        let [tall, wide] = match self {
+            Statistics::Channels => [Statistics::PART_ROWS, Statistics::PART_CHANNELS],
+            Statistics::Rows => [1, Statistics::PART_COLUMNS],
+        };
+        (rows.is_multiple_of(tall) && columns.is_multiple_of(wide)).then_some([rows / tall, columns / wide])
+    }
+}
+
+/// Statistics that belong to a tensor and die with it.
+#[derive(Clone, Copy)]
+struct Attached {
+    kind: Statistics,
+    place: Place,
+    id: u32,
+    shape: Shape,
+}
+
 /// Values of one pass: channels-last, row-major, contiguous. Freed for reuse when dropped.
 ///
 /// A tensor borrows its pass, so none outlives it; the plan gives every living tensor memory of its own.
@@ -33,12 +70,13 @@ pub struct Tensor<'e> {
     writable: bool,
     shape: Shape,
     dtype: DType,
+    attached: Option<Attached>,
 }
 
 impl<'e> Tensor<'e> {
     /// `place` holds the values of `shape`, for as long as this tensor (with `id`) or the buffer it views (without) lives.
     pub(super) fn new(exec: &'e Exec<'e>, place: Place, id: Option<u32>, shape: Shape, dtype: DType) -> Tensor<'e> {
-        Tensor { exec, place, id, writable: id.is_some(), shape, dtype }
+        Tensor { exec, place, id, writable: id.is_some(), shape, dtype, attached: None }
     }
 
     /// A view of a buffer that was borrowed exclusively.
@@ -74,6 +112,27 @@ impl<'e> Tensor<'e> {
             Place::Host(data) => data.addr().is_multiple_of(16),
             Place::Device(address) => address.is_multiple_of(16),
         }
+    }
+
+    /// Lets statistics of these values live as long as they do.
+    ///
+    /// # Panics
+    /// If `parts` is a view, or there are some already.
+    pub fn attach(&mut self, kind: Statistics, parts: Tensor<'e>) {
+        let &Tensor { place, id: Some(id), shape, .. } = &parts else { panic!("a view as statistics") };
+        std::mem::forget(parts); // buried with self
+        assert!(self.attached.replace(Attached { kind, place, id, shape }).is_none(), "statistics of {self:?} twice");
+    }
+
+    /// The statistics that were attached, `[.., 2]` f32.
+    pub fn attached_statistics(&self) -> Option<(Statistics, Tensor<'_>)> {
+        let Attached { kind, place, shape, .. } = self.attached?;
+        Some((kind, Tensor::new(self.exec, place, None, shape, DType::F32)))
+    }
+
+    /// The same, if they are of this kind.
+    pub fn statistics(&self, kind: Statistics) -> Option<Tensor<'_>> {
+        self.attached_statistics().filter(|(attached, _)| *attached == kind).map(|(_, statistics)| statistics)
     }
 
     /// The same values under another shape of the same length.
@@ -319,7 +378,7 @@ impl<'e> Tensor<'e> {
 
 impl Drop for Tensor<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
+        for id in [self.id, self.attached.map(|attached| attached.id)].into_iter().flatten() {
             self.exec.bury(id);
         }
     }

@@ -22,9 +22,9 @@ impl ResnetBlock {
     pub fn new(build: &Build, inputs: usize, outputs: usize, groups: usize, eps: f32) -> Result<ResnetBlock> {
         Ok(ResnetBlock {
             norm1: build.norm("norm1", inputs, groups, eps)?,
-            conv1: build.conv("conv1", inputs, outputs, 3)?,
+            conv1: build.conv("conv1", inputs, outputs, 3)?.with_statistics(),
             norm2: build.norm("norm2", outputs, groups, eps)?,
-            conv2: build.conv("conv2", outputs, outputs, 3)?,
+            conv2: build.conv("conv2", outputs, outputs, 3)?.with_statistics(),
             shortcut: (inputs != outputs).then(|| build.conv("conv_shortcut", inputs, outputs, 1)).transpose()?,
         })
     }

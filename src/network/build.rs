@@ -4,7 +4,7 @@ use crate::Result;
 use crate::device::{Device, Precision};
 use crate::ops::conv::{Conv2d, Padding};
 use crate::ops::gemm::Linear;
-use crate::ops::norm::Norm;
+use crate::ops::norm::{LayerNorm, Norm};
 use crate::weights::{HostTensor, Loader};
 
 /// A weight and its bias.
@@ -16,21 +16,30 @@ pub(crate) struct Build<'d, 'a> {
     pub device: &'d Device,
     pub precision: Precision,
     loader: Loader<'a>,
+    /// Of the input of linear layers.
+    norm: Option<LayerNorm<'a>>,
 }
 
 impl<'d, 'a> Build<'d, 'a> {
     pub fn new(device: &'d Device, precision: Precision, loader: &Loader<'a>) -> Build<'d, 'a> {
-        Build { device, precision, loader: loader.clone() }
+        Build { device, precision, loader: loader.clone(), norm: None }
     }
 
     /// The same one level down: `part.` is put before every name.
     pub fn scope(&self, part: impl std::fmt::Display) -> Build<'d, 'a> {
-        Build { loader: self.loader.scope(part), ..*self }
+        Build { loader: self.loader.scope(part), ..self.clone() }
     }
 
     /// The same with f32 products: for layers that cost little and whose rounding errors reach everything after them.
     pub fn exact(&self) -> Build<'d, 'a> {
         Build { precision: Precision::F32, ..self.clone() }
+    }
+
+    /// The same, where linear layers take the layer norm `name` of what they are given.
+    pub fn after_norm(&self, name: &str, channels: usize, eps: f32) -> Build<'d, 'a> {
+        let layer = self.loader.scope(name);
+        let norm = LayerNorm { weight: layer.tensor("weight", &[channels]), bias: layer.tensor("bias", &[channels]), eps };
+        Build { norm: Some(norm), ..self.clone() }
     }
 
     /// `name.weight` `[outputs, inputs]` and, if asked for, `name.bias` `[outputs]`.
@@ -41,25 +50,29 @@ impl<'d, 'a> Build<'d, 'a> {
 
     /// A linear layer.
     pub fn linear(&self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        Linear::prepare(self.device, self.precision, &[self.matrix(name, inputs, outputs, bias)])
+        self.layer(&[self.matrix(name, inputs, outputs, bias)])
+    }
+
+    fn layer(&self, parts: &[Parts<'a>]) -> Result<Linear> {
+        Linear::prepare_after(self.norm.as_ref(), self.device, self.precision, parts)
     }
 
     /// Several linear layers of the same inputs and outputs as one, their outputs side by side.
     pub fn stacked<const N: usize>(&self, names: [&str; N], inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        Linear::prepare(self.device, self.precision, &names.map(|name| self.matrix(name, inputs, outputs, bias)))
+        self.layer(&names.map(|name| self.matrix(name, inputs, outputs, bias)))
     }
 
     /// A linear layer that the checkpoint holds as a 1x1 convolution, `[outputs, inputs, 1, 1]`.
     pub fn pointwise(&self, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         let layer = self.loader.scope(name);
         let weight = layer.tensor("weight", &[outputs, inputs, 1, 1]);
-        Linear::prepare(self.device, self.precision, &[(weight, Some(layer.tensor("bias", &[outputs])))])
+        self.layer(&[(weight, Some(layer.tensor("bias", &[outputs])))])
     }
 
     /// A GEGLU projection to `outputs` channels: `name.weight` is `[2 outputs, inputs]`.
     pub fn geglu(&self, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         let (weight, bias) = self.matrix(name, inputs, 2 * outputs, true);
-        Linear::prepare_geglu(self.device, self.precision, weight, bias)
+        Linear::prepare_geglu_after(self.norm.as_ref(), self.device, self.precision, weight, bias)
     }
 
     /// A convolution of stride 1 that keeps the size.

@@ -4,7 +4,6 @@ use crate::device::cpu::Isa;
 use crate::device::{Arena, Cpu, Device, Exec, Gpu, Plan, Tensor};
 use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
-use half::{bf16, f16};
 use std::sync::OnceLock;
 
 /// Values in [-1, 1], different for each seed.
@@ -107,11 +106,7 @@ pub(crate) fn weight<'a>(name: &str, shape: &[usize], bytes: Option<&'a [u8]>) -
 
 /// x as a number of type `dtype`.
 pub(crate) fn round_to(dtype: DType, x: f32) -> f32 {
-    match dtype {
-        DType::F16 => f16::from_f32(x).to_f32(),
-        DType::BF16 => bf16::from_f32(x).to_f32(),
-        _ => x,
-    }
+    dtype.round(x)
 }
 
 /// Values as they come out of a tensor of the device that they were put into.

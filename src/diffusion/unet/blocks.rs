@@ -72,7 +72,7 @@ impl DownBlock {
         }
         let (c, last) = (level.channels, i + 1 == levels.len());
         let downsampler = (!last).then(|| build.strided_conv("downsamplers.0.conv", c, c, 3, 2, Padding::Same)).transpose()?;
-        Ok(DownBlock { layers, downsampler })
+        Ok(DownBlock { layers, downsampler: downsampler.map(Conv2d::with_statistics) })
     }
 
     /// Takes the newest skip as input; its outputs are added to the skips. `name` is for observers.
@@ -157,7 +157,7 @@ impl UpBlock {
         }
         let c = level.channels;
         let upsampler = (i > 0).then(|| build.conv("upsamplers.0.conv", c, c, 3)).transpose()?;
-        Ok(UpBlock { layers, upsampler })
+        Ok(UpBlock { layers, upsampler: upsampler.map(Conv2d::with_statistics) })
     }
 
     /// h `[B, H, W, I]` and the newest skips -> `[B, H', W', O]`, of the size of the next skip.

@@ -76,7 +76,7 @@ impl Unet {
         let build = Build::new(device, precision, loader);
         let (levels, groups) = (&config.levels, config.norm_groups);
         let (first, last) = (levels[0].channels, levels.len() - 1);
-        let conv_in = build.exact().conv("conv_in", config.in_channels, first, 3)?;
+        let conv_in = build.exact().conv("conv_in", config.in_channels, first, 3)?.with_statistics();
         let mut gather = Gather { config: &config, time: TimeProjections::default(), text: TextProjections::default() };
         let scope = build.scope("down_blocks");
         let down = (0..=last).map(|i| DownBlock::new(&scope.scope(i), i, &mut gather)).collect::<Result<_>>()?;

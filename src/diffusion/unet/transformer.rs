@@ -3,11 +3,11 @@
 use super::pass::{Pass, match_batch};
 use super::text::TextProjections;
 use crate::Result;
-use crate::device::{Exec, Precision, Tensor};
+use crate::device::{Exec, Precision, Statistics, Tensor};
 use crate::network::Build;
 use crate::ops::attention::{Attention, Columns, KvRows, attention};
 use crate::ops::gemm::{Activation, Linear, linear};
-use crate::ops::norm::{Norm, group_norm, layer_norm};
+use crate::ops::norm::{Norm, group_norm};
 use std::fmt;
 
 /// Fixed in diffusers' transformer, whatever `norm_eps` says.
@@ -35,21 +35,18 @@ pub(super) struct Transformer {
     proj_out: Linear,
 }
 
-/// Attention over the image, attention to the text, feed-forward; each after a layer norm and added to its input.
+/// Attention over the image, attention to the text, feed-forward; each of a layer norm of its input, and added to that.
 #[derive(Debug)]
 struct TransformerBlock {
     channels: usize,
     heads: usize,
     precision: Precision,
-    norm1: Norm,
     self_qkv: Linear,
     self_out: Linear,
-    norm2: Norm,
     cross_q: Linear,
     /// Number of its keys and values in [`super::TextState`].
     cross_kv: usize,
     cross_out: Linear,
-    norm3: Norm,
     ff_in: Linear,
     ff_out: Linear,
 }
@@ -64,9 +61,9 @@ impl Transformer {
         let blocks = build.scope("transformer_blocks");
         Ok(Transformer {
             norm: build.norm("norm", channels, config.groups, GROUP_NORM_EPS)?,
-            proj_in: projection("proj_in")?,
+            proj_in: projection("proj_in")?.with_statistics(Statistics::Rows),
             blocks: (0..config.layers).map(|k| TransformerBlock::new(&blocks.scope(k), config, text)).collect::<Result<_>>()?,
-            proj_out: projection("proj_out")?,
+            proj_out: projection("proj_out")?.with_statistics(Statistics::Channels),
         })
     }
 
@@ -95,22 +92,19 @@ impl Transformer {
 impl TransformerBlock {
     fn new(build: &Build, config: TransformerConfig, text: &mut TextProjections) -> Result<TransformerBlock> {
         let channels = config.channels;
-        let norm = |name| build.norm(name, channels, 1, LAYER_NORM_EPS);
+        let after = |norm| build.after_norm(norm, channels, LAYER_NORM_EPS);
         let (attn1, attn2) = (build.scope("attn1"), build.scope("attn2"));
         Ok(TransformerBlock {
             channels,
             heads: config.heads,
             precision: build.precision,
-            norm1: norm("norm1")?,
-            self_qkv: attn1.stacked(["to_q", "to_k", "to_v"], channels, channels, false)?,
-            self_out: attn1.linear("to_out.0", channels, channels, true)?,
-            norm2: norm("norm2")?,
-            cross_q: attn2.linear("to_q", channels, channels, false)?,
+            self_qkv: after("norm1").scope("attn1").stacked(["to_q", "to_k", "to_v"], channels, channels, false)?,
+            self_out: attn1.linear("to_out.0", channels, channels, true)?.with_statistics(Statistics::Rows),
+            cross_q: after("norm2").scope("attn2").linear("to_q", channels, channels, false)?,
             cross_kv: text.add(&attn2, config.context, channels)?,
-            cross_out: attn2.linear("to_out.0", channels, channels, true)?,
-            norm3: norm("norm3")?,
-            ff_in: build.geglu("ff.net.0.proj", channels, 4 * channels)?,
-            ff_out: build.linear("ff.net.2", 4 * channels, channels, true)?,
+            cross_out: attn2.linear("to_out.0", channels, channels, true)?.with_statistics(Statistics::Rows),
+            ff_in: after("norm3").geglu("ff.net.0.proj", channels, 4 * channels)?,
+            ff_out: build.linear("ff.net.2", 4 * channels, channels, true)?.with_statistics(Statistics::Rows),
         })
     }
 
@@ -125,16 +119,14 @@ impl TransformerBlock {
     }
 
     fn self_attention<'e>(&self, exec: &'e Exec<'_>, h: Tensor<'e>) -> Result<Tensor<'e>> {
-        let mut a = layer_norm(exec, &self.norm1, &h)?;
-        a = linear(exec, &self.self_qkv, &a, Activation::None, None)?;
+        let mut a = linear(exec, &self.self_qkv, &h, Activation::None, None)?;
         let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &a, column: part * self.channels });
         a = attention(exec, self.attention(None), q, k, v)?;
         linear(exec, &self.self_out, &a, Activation::None, Some(&h))
     }
 
     fn cross_attention<'e>(&self, exec: &'e Exec<'_>, pass: &Pass<'_>, h: Tensor<'e>) -> Result<Tensor<'e>> {
-        let mut a = layer_norm(exec, &self.norm2, &h)?;
-        a = linear(exec, &self.cross_q, &a, Activation::None, None)?;
+        let mut a = linear(exec, &self.cross_q, &h, Activation::None, None)?;
         let kv = exec.view(pass.text.keys_values(self.cross_kv));
         let q = Columns { tensor: &a, column: 0 };
         let [k, v] = [0, 1].map(|part| Columns { tensor: &kv, column: part * self.channels });
@@ -143,8 +135,7 @@ impl TransformerBlock {
     }
 
     fn feed_forward<'e>(&self, exec: &'e Exec<'_>, h: Tensor<'e>) -> Result<Tensor<'e>> {
-        let mut a = layer_norm(exec, &self.norm3, &h)?;
-        a = linear(exec, &self.ff_in, &a, Activation::Geglu, None)?;
+        let a = linear(exec, &self.ff_in, &h, Activation::Geglu, None)?;
         linear(exec, &self.ff_out, &a, Activation::None, Some(&h))
     }
 

@@ -1,7 +1,7 @@
 //! What encoder and decoder share: the middle, and its attention.
 
 use super::{EPS, VaeConfig};
-use crate::device::{Exec, Precision, Tensor};
+use crate::device::{Exec, Precision, Statistics, Tensor};
 use crate::diffusion::resnet::ResnetBlock;
 use crate::network::Build;
 use crate::ops::attention::{Attention, Columns, attention};
@@ -33,7 +33,7 @@ impl ImageAttention {
             precision: build.precision,
             norm: build.norm("group_norm", channels, config.norm_groups, EPS)?,
             qkv: build.stacked(["to_q", "to_k", "to_v"], channels, channels, true)?,
-            out: build.linear("to_out.0", channels, channels, true)?,
+            out: build.linear("to_out.0", channels, channels, true)?.with_statistics(Statistics::Channels),
         })
     }
 

@@ -43,7 +43,7 @@ impl VaeDecoder {
         let level = |i: usize| Level::new(&build.scope("up_blocks").scope(i), i, &config);
         Ok(VaeDecoder {
             post_quant: post_quant.transpose()?,
-            conv_in: build.exact().conv("conv_in", latent, last, 3)?,
+            conv_in: build.exact().conv("conv_in", latent, last, 3)?.with_statistics(),
             mid: MidBlock::new(&build.scope("mid_block"), last, &config)?,
             levels: (0..config.channels.len()).map(level).collect::<Result<_>>()?,
             norm_out: build.norm("conv_norm_out", first, config.norm_groups, EPS)?,
@@ -95,7 +95,7 @@ impl Level {
         };
         let resnets = (0..=config.layers).map(block).collect::<Result<_>>()?;
         let upsampler = (i < last).then(|| build.conv("upsamplers.0.conv", channels, channels, 3)).transpose()?;
-        Ok(Level { resnets, upsampler })
+        Ok(Level { resnets, upsampler: upsampler.map(Conv2d::with_statistics) })
     }
 
     fn forward<'e>(&self, exec: &'e Exec<'_>, i: usize, mut h: Tensor<'e>) -> Result<Tensor<'e>> {

@@ -42,7 +42,7 @@ impl VaeEncoder {
         let level = |i: usize| Level::new(&build.scope("down_blocks").scope(i), i, &config);
         let quant = config.quant_conv.then(|| root.exact().pointwise("quant_conv", moments, moments));
         Ok(VaeEncoder {
-            conv_in: build.exact().conv("conv_in", config.image_channels, first, 3)?,
+            conv_in: build.exact().conv("conv_in", config.image_channels, first, 3)?.with_statistics(),
             levels: (0..config.channels.len()).map(level).collect::<Result<_>>()?,
             mid: MidBlock::new(&build.scope("mid_block"), last, &config)?,
             norm_out: build.norm("conv_norm_out", last, config.norm_groups, EPS)?,
@@ -92,7 +92,7 @@ impl Level {
         let resnets = (0..config.layers).map(block).collect::<Result<_>>()?;
         let last = i + 1 == config.channels.len();
         let conv = || build.strided_conv("downsamplers.0.conv", channels, channels, 3, 2, Padding::BottomRight);
-        Ok(Level { resnets, downsampler: (!last).then(conv).transpose()? })
+        Ok(Level { resnets, downsampler: (!last).then(conv).transpose()?.map(Conv2d::with_statistics) })
     }
 
     fn forward<'e>(&self, exec: &'e Exec<'_>, i: usize, mut h: Tensor<'e>) -> Result<Tensor<'e>> {

@@ -3,7 +3,7 @@
 use super::{Conv2d, Fused};
 use crate::Result;
 use crate::device::{Exec, Gpu, LANES, MOST, Tensor, params};
-use crate::ops::gemm::gpu::MOST_K;
+use crate::ops::gemm::gpu::{MOST_K, statistics_number, statistics_of};
 use crate::ops::gemm::tiling::{CONV2D, Tiling};
 use crate::tensor::DType;
 
@@ -26,32 +26,36 @@ params! {
         window: u32,
         stride: u32,
         before: u32,
+        statistics: u32,
     }
 }
 
 /// out = the convolution of x with what is fused around it, all of which fit each other; see [`super::conv2d`].
-pub(super) fn conv2d(
-    exec: &Exec<'_>,
+pub(super) fn conv2d<'e>(
+    exec: &'e Exec<'_>,
     gpu: &Gpu,
     layer: &Conv2d,
     x: &Tensor<'_>,
     fused: Fused<'_, '_>,
-    out: &mut Tensor<'_>,
+    out: &mut Tensor<'e>,
 ) -> Result<()> {
     let channels = [x.shape().last(), fused.skip.map_or(0, |skip| skip.shape().last())];
     let vectors = x.is_aligned() && fused.skip.is_none_or(Tensor::is_aligned) && channels.iter().all(|c| c.is_multiple_of(LANES));
-    let tiling = Tiling::choose(&CONV2D, [out.shape().rows(), out.shape().last()], vectors, gpu.multiprocessors());
+    let result = [out.shape().rows(), out.shape().last()];
+    let Some(tiling) = Tiling::choose(&CONV2D, result, gpu.multiprocessors(), |tiling| tiling.vectors == vectors) else {
+        return Ok(());
+    };
     convolve(exec, &tiling, layer, x, fused, out)
 }
 
 /// As [`conv2d`], with one kernel.
-pub(super) fn convolve(
-    exec: &Exec<'_>,
+pub(super) fn convolve<'e>(
+    exec: &'e Exec<'_>,
     tiling: &Tiling,
     layer: &Conv2d,
     x: &Tensor<'_>,
     fused: Fused<'_, '_>,
-    out: &mut Tensor<'_>,
+    out: &mut Tensor<'e>,
 ) -> Result<()> {
     let (&[images, height, width, x_channels], &[_, rows, columns, outputs]) = (x.dims(), out.dims()) else { return Ok(()) };
     let size = |name, value, most| tiling.entries.size(name, value, most);
@@ -60,6 +64,8 @@ pub(super) fn convolve(
     // What rows of the product, pixels of x and steps of a sum are counted in.
     size("positions", out.shape().rows().max(x.shape().rows()), MOST)?;
     size("products of a sum", window.size * window.size * layer.inputs(), MOST_K)?;
+    let mut statistics = statistics_of(exec, layer.statistics, out)?;
+    let kind = layer.statistics.filter(|_| statistics.is_some());
     let params = Conv2dParams {
         images: size("images", images, MOST)?,
         height: size("height", height, MOST_SIDE)?,
@@ -75,10 +81,17 @@ pub(super) fn convolve(
         window: window.size as u32,
         stride: window.stride as u32,
         before: window.before as u32,
+        statistics: statistics_number(kind),
     };
     let launch = tiling.launch(out.dtype(), [out.shape().rows(), outputs])?;
-    let Some(matrix) = layer.packed.matrix(exec)? else { return Ok(()) };
-    let [weight, bias] = [exec.view(&matrix.weight), exec.view(&matrix.bias)];
-    let launch = launch.output(out).input(x).optional(fused.skip).input(&weight).input_of(DType::F32, &bias);
-    exec.enqueue(launch.optional(fused.channel_bias).optional(fused.residual).params(&params))
+    if let Some(matrix) = layer.packed.matrix(exec)? {
+        let [weight, bias] = [exec.view(&matrix.weight), exec.view(&matrix.bias)];
+        let launch = launch.output(out).optional_output_of(DType::F32, statistics.as_mut());
+        let launch = launch.input(x).optional(fused.skip).input(&weight).input_of(DType::F32, &bias);
+        exec.enqueue(launch.optional(fused.channel_bias).optional(fused.residual).params(&params))?;
+    }
+    if let (Some(kind), Some(statistics)) = (kind, statistics) {
+        out.attach(kind, statistics);
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ pub(crate) mod gpu;
 pub use cases::{Case, cases};
 
 use crate::device::cpu::gemm::{Activation, Epilogue, Input, Layout, Window};
-use crate::device::{Cost, Cpu, Device, Exec, Precision, Tensor};
+use crate::device::{Cost, Cpu, Device, Exec, Precision, Statistics, Tensor};
 use crate::ops::gemm::Packed;
 use crate::tensor::{HostTensor, Shape};
 use crate::{Error, Result};
@@ -62,6 +62,7 @@ pub struct Conv2d {
     /// Placement of the zeros.
     pub padding: Padding,
     packed: Packed,
+    statistics: Option<Statistics>,
 }
 
 impl Conv2d {
@@ -117,7 +118,13 @@ impl Conv2d {
             return Err(Error::shape("conv2d", format!("{}: a GPU has no kernel of Winograd's algorithm", weight.name)));
         }
         let layout = Layout { outputs, channels, taps: size * size, gated: false, winograd: algorithm == Algorithm::Winograd };
-        Ok(Conv2d { stride, padding, packed: Packed::new("conv2d", device, precision, layout, &[(weight, bias)])? })
+        let packed = Packed::new("conv2d", device, precision, layout, &[(weight, bias)], None)?;
+        Ok(Conv2d { stride, padding, packed, statistics: None })
+    }
+
+    /// The same layer, whose results carry statistics for the group norm that reads them next, on a GPU and where they have whole parts.
+    pub fn with_statistics(self) -> Conv2d {
+        Conv2d { statistics: Some(Statistics::Channels), ..self }
     }
 
     /// Channels of the input, both tensors together if there is a skip connection.

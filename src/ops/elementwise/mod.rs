@@ -64,9 +64,16 @@ pub fn repeat_batch<'e>(exec: &'e Exec<'_>, x: &Tensor<'_>, times: usize) -> Res
     }
     let len = x.shape().len();
     let on_cpu = |_: &Cpu, out: &mut [f32]| out.chunks_exact_mut(len).for_each(|o| o.copy_from_slice(x.f32()));
-    produce(exec, "repeat_batch", with_batch(x, times * x.dims()[0]), 0, len, on_cpu, |_, out| {
+    let mut out = produce(exec, "repeat_batch", with_batch(x, times * x.dims()[0]), 0, len, on_cpu, |_, out| {
         (0..times).try_for_each(|i| out.copy_part(i * len, x, 0, len))
-    })
+    })?;
+    if let Some((kind, statistics)) = x.attached_statistics() {
+        let (of_x, len) = (statistics.shape(), statistics.shape().len());
+        let mut repeated = exec.alloc(with_batch(&statistics, times * of_x.dims()[0]), statistics.dtype())?;
+        (0..times).try_for_each(|i| repeated.copy_part(i * len, &statistics, 0, len))?;
+        out.attach(kind, repeated);
+    }
+    Ok(out)
 }
 
 /// One position of each sample: x `[B, T, C]` -> `[B, C]`, of sample b position `position(b)`.

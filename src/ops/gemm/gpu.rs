@@ -1,10 +1,10 @@
 //! Linear layers on a GPU: `kernels/gemm/`.
 
-use super::layer::Packed;
+use super::Linear;
 use super::tiling::{GEGLU, LINEAR, Tiling};
 use crate::Result;
 use crate::device::cpu::gemm::Activation;
-use crate::device::{Buffer, Exec, Gpu, LANES, MOST, Tensor, params};
+use crate::device::{Exec, Gpu, LANES, MOST, Statistics, Tensor, params};
 use crate::tensor::DType;
 
 /// Longest sum: the kernels keep the offset of a row of a tile in 32 bits, in bytes.
@@ -17,6 +17,9 @@ params! {
         k: u32,
         outputs: u32,
         activation: u32,
+        statistics: u32,
+        norm_parts: u32,
+        norm_eps: f32,
     }
 }
 
@@ -35,36 +38,69 @@ pub(super) fn tilings(activation: Activation) -> &'static [Tiling] {
     if activation == Activation::Geglu { &GEGLU } else { &LINEAR }
 }
 
-/// out = activation(x W^T + bias) + residual, all of which fit each other; see [`super::linear`].
-pub(super) fn linear(
-    exec: &Exec<'_>,
-    gpu: &Gpu,
-    packed: &Packed,
-    x: &Tensor<'_>,
-    activation: Activation,
-    residual: Option<&Tensor<'_>>,
-    out: &mut Tensor<'_>,
-) -> Result<()> {
-    let Some(matrix) = packed.matrix(exec)? else { return Ok(()) };
-    let vectors = x.is_aligned() && x.shape().last().is_multiple_of(LANES);
-    let result = [x.shape().rows(), matrix.bias.shape().len()];
-    let tiling = Tiling::choose(tilings(activation), result, vectors, gpu.multiprocessors());
-    product(exec, &tiling, x, &matrix.weight, &matrix.bias, activation, residual, out)
+/// Room for the statistics that a layer takes of a result, and their number in the kernels, `enum Statistics`.
+pub(crate) fn statistics_of<'e>(exec: &'e Exec<'_>, kind: Option<Statistics>, out: &Tensor<'_>) -> Result<Option<Tensor<'e>>> {
+    let parts = kind.and_then(|kind| kind.parts(out.shape().rows(), out.shape().last()));
+    parts.map(|[tall, wide]| exec.alloc([tall, wide, 2], DType::F32)).transpose()
 }
 
-/// out `[M, O]` = activation(x `[M, K]` weight `[N, K]`^T + bias `[N]`) + residual `[M, O]`, with one kernel.
+/// The number of what is taken, in the kernels.
+pub(crate) fn statistics_number(kind: Option<Statistics>) -> u32 {
+    match kind {
+        None => 0,
+        Some(Statistics::Channels) => 1,
+        Some(Statistics::Rows) => 2,
+    }
+}
+
+/// The layer norm of x, folded into the weights.
+pub(super) struct RowNorm<'t> {
+    /// Statistics of the rows of x, `[M, parts, 2]`.
+    pub rows: Tensor<'t>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// out = activation(x W^T + bias) + residual, all of which fit each other; see [`super::linear`].
 #[allow(clippy::too_many_arguments)] // the operands of one product
-pub(super) fn product(
-    exec: &Exec<'_>,
-    tiling: &Tiling,
+pub(super) fn linear<'e>(
+    exec: &'e Exec<'_>,
+    gpu: &Gpu,
+    layer: &Linear,
     x: &Tensor<'_>,
-    weight: &Buffer,
-    bias: &Buffer,
+    norm: Option<&RowNorm<'_>>,
     activation: Activation,
     residual: Option<&Tensor<'_>>,
-    out: &mut Tensor<'_>,
+    out: &mut Tensor<'e>,
 ) -> Result<()> {
-    let (m, k, n) = (x.shape().rows(), x.shape().last(), bias.shape().len());
+    let vectors = x.is_aligned() && x.shape().last().is_multiple_of(LANES);
+    let result = [x.shape().rows(), layer.packed.columns()];
+    let rows = layer.statistics == Some(Statistics::Rows) && out.shape().last().is_multiple_of(Statistics::PART_COLUMNS);
+    let fit = |tiling: &Tiling| tiling.vectors == vectors && (!rows || tiling.takes_rows());
+    let family = tilings(activation);
+    // An input without vectors has no statistics of rows: its norm takes them itself.
+    let tiling = Tiling::choose(family, result, gpu.multiprocessors(), fit)
+        .or_else(|| Tiling::choose(family, result, gpu.multiprocessors(), |tiling| tiling.vectors == vectors));
+    let Some(tiling) = tiling else { return Ok(()) };
+    product(exec, &tiling, layer, x, norm, activation, residual, out)
+}
+
+/// As [`linear`], with one kernel.
+#[allow(clippy::too_many_arguments)] // the operands of one product
+pub(super) fn product<'e>(
+    exec: &'e Exec<'_>,
+    tiling: &Tiling,
+    layer: &Linear,
+    x: &Tensor<'_>,
+    norm: Option<&RowNorm<'_>>,
+    activation: Activation,
+    residual: Option<&Tensor<'_>>,
+    out: &mut Tensor<'e>,
+) -> Result<()> {
+    let kind = layer.statistics.filter(|&kind| kind == Statistics::Channels || tiling.takes_rows());
+    let mut statistics = statistics_of(exec, kind, out)?;
+    let kind = kind.filter(|_| statistics.is_some());
+    let (m, k, n) = (x.shape().rows(), x.shape().last(), layer.packed.columns());
     let size = |name, value, most| tiling.entries.size(name, value, most);
     let params = GemmNtParams {
         m: size("rows", m, MOST)?,
@@ -72,8 +108,20 @@ pub(super) fn product(
         k: size("inputs", k, MOST_K)?,
         outputs: size("outputs", out.shape().last(), MOST)?,
         activation: activation_number(activation),
+        statistics: statistics_number(kind),
+        norm_parts: norm.map_or(0, |norm| norm.rows.dims()[1] as u32), // no more than k
+        norm_eps: norm.map_or(0.0, |norm| norm.eps),
     };
-    let [weight, bias] = [exec.view(weight), exec.view(bias)];
-    let launch = tiling.launch(out.dtype(), [m, n])?.output(out).input(x).input(&weight);
-    exec.enqueue(launch.input_of(DType::F32, &bias).optional(residual).params(&params))
+    if let Some(matrix) = layer.packed.matrix(exec)? {
+        let [weight, bias] = [exec.view(&matrix.weight), exec.view(&matrix.bias)];
+        let sums = matrix.sums.as_ref().map(|sums| exec.view(sums));
+        let launch = tiling.launch(out.dtype(), [m, n])?.output(out).optional_output_of(DType::F32, statistics.as_mut());
+        let launch = launch.input(x).input(&weight).input_of(DType::F32, &bias).optional(residual);
+        let launch = launch.optional_of(DType::F32, norm.map(|norm| &norm.rows)).optional_of(DType::F32, sums.as_ref());
+        exec.enqueue(launch.params(&params))?;
+    }
+    if let (Some(kind), Some(statistics)) = (kind, statistics) {
+        out.attach(kind, statistics);
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Weights, Window, product};
 use crate::device::{Buffer, Cpu, Device, Exec, Precision};
+use crate::ops::norm::LayerNorm;
 use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 
@@ -28,6 +29,34 @@ pub(crate) struct Matrix {
     pub weight: Buffer,
     /// `[rows]`, f32.
     pub bias: Buffer,
+    /// Sums of the rows of `weight` `[rows]`, f32, if a layer norm is folded into them.
+    pub sums: Option<Buffer>,
+}
+
+/// A layer norm of the input, as weights take it in: `norm(x) W^T = factor (x V^T - mean sums(V)) + W b`, where the columns of V
+/// are those of W times the weights of the norm, and b is its bias.
+struct Fold {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Fold {
+    fn new(norm: &LayerNorm<'_>) -> Fold {
+        let values = |tensor: &HostTensor<'_>| {
+            let mut values = vec![0.0; tensor.len()];
+            tensor.copy_f32(0, &mut values);
+            values
+        };
+        Fold { weight: values(&norm.weight), bias: values(&norm.bias) }
+    }
+
+    /// Scales a row of W, adds its product with b to `bias`, and sums it as `dtype` stores it.
+    fn apply(&self, dtype: DType, row: &mut [f32], bias: &mut f32) -> f32 {
+        let shift: f64 = row.iter().zip(&self.bias).map(|(&w, &b)| f64::from(w) * f64::from(b)).sum();
+        *bias += shift as f32;
+        row.iter_mut().zip(&self.weight).for_each(|(w, scale)| *w *= scale);
+        row.iter().map(|&w| f64::from(dtype.round(w))).sum::<f64>() as f32
+    }
 }
 
 /// Rows of a turn of values or gates: columns of the kernels' `mma` tile.
@@ -35,21 +64,34 @@ const TURN: usize = 8;
 
 impl Matrix {
     /// `read(i, row)` gives row i of the file, `[channels, taps]`.
-    fn pack(device: &Device, dtype: DType, layout: Layout, bias: &[f32], read: impl Fn(usize, &mut [f32])) -> Result<Matrix> {
+    fn pack(
+        device: &Device,
+        dtype: DType,
+        layout: Layout,
+        bias: &[f32],
+        fold: Option<&Fold>,
+        read: impl Fn(usize, &mut [f32]),
+    ) -> Result<Matrix> {
         let order = Matrix::order(layout);
-        let biases: Vec<f32> = order.iter().map(|row| row.map_or(0.0, |row| bias[row])).collect();
+        let mut biases: Vec<f32> = order.iter().map(|row| row.map_or(0.0, |row| bias[row])).collect();
+        let mut sums = vec![0.0; order.len()];
         let mut channels_first = vec![0.0; layout.channels * layout.taps];
         let weight = Buffer::from_rows(device, [order.len(), layout.taps, layout.channels], dtype, |i, out| {
             let Some(row) = order[i] else { return out.fill(0.0) };
             if layout.taps == 1 {
-                return read(row, out);
+                read(row, out);
+                if let Some(fold) = fold {
+                    sums[i] = fold.apply(dtype, out, &mut biases[i]);
+                }
+                return;
             }
             read(row, &mut channels_first);
             for (tap, out) in out.chunks_exact_mut(layout.channels).enumerate() {
                 out.iter_mut().zip(channels_first[tap..].iter().step_by(layout.taps)).for_each(|(out, &x)| *out = x);
             }
         })?;
-        Ok(Matrix { weight, bias: Buffer::from_f32(device, [order.len()], DType::F32, &biases)? })
+        let row_values = |values: &[f32]| Buffer::from_f32(device, [order.len()], DType::F32, values);
+        Ok(Matrix { weight, bias: row_values(&biases)?, sums: fold.map(|_| row_values(&sums)).transpose()? })
     }
 
     /// Rows of the file in the order of the kernels.
@@ -63,13 +105,14 @@ impl Matrix {
 }
 
 impl Packed {
-    /// Packs weights stacked along the output, and their biases (zero where there is none).
+    /// Packs weights stacked along the output, and their biases (zero where there is none). A GPU folds `norm` into them.
     pub(crate) fn new(
         op: &'static str,
         device: &Device,
         precision: Precision,
         layout: Layout,
         parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)],
+        norm: Option<&LayerNorm<'_>>,
     ) -> Result<Packed> {
         let row = layout.channels * layout.taps;
         for (weight, bias) in parts {
@@ -102,13 +145,18 @@ impl Packed {
         };
         let weights = match device {
             Device::Cpu(cpu) => Held::Cpu(Weights::pack(cpu, precision, layout, &bias, read)?),
-            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, &bias, read)?),
+            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, &bias, norm.map(Fold::new).as_ref(), read)?),
         };
         Ok(Packed { layout, dtype, weights: Some(weights) })
     }
 
     pub(crate) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Rows of what a GPU multiplies with: columns of the product, both parts of gated ones in whole turns.
+    pub(crate) fn columns(&self) -> usize {
+        if self.layout.gated { 2 * self.layout.outputs.next_multiple_of(TURN) } else { self.layout.outputs }
     }
 
     /// Bytes of the weights and the bias that a product reads, without padding.

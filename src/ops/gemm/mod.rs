@@ -12,7 +12,8 @@ pub use cases::{Case, cases};
 pub(crate) use layer::Packed;
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Window};
-use crate::device::{Cost, Device, Exec, Precision, Tensor};
+use crate::device::{Cost, Device, Exec, Precision, Statistics, Tensor};
+use crate::ops::norm::{LayerNorm, Norm, layer_norm, row_statistics};
 use crate::tensor::{HostTensor, Shape};
 use crate::{Error, Result};
 
@@ -20,6 +21,17 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Linear {
     packed: Packed,
+    norm: Option<Before>,
+    statistics: Option<Statistics>,
+}
+
+/// The layer norm of a layer's input.
+#[derive(Debug)]
+enum Before {
+    /// An operation of its own, on a CPU.
+    Apart(Norm),
+    /// Folded into the weights, with this added to the variance.
+    Folded(f32),
 }
 
 impl Linear {
@@ -29,6 +41,19 @@ impl Linear {
     /// # Errors
     /// If a weight or bias has another shape, or the device does not compute in `precision`.
     pub fn prepare(device: &Device, precision: Precision, parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)]) -> Result<Linear> {
+        Linear::prepare_after(None, device, precision, parts)
+    }
+
+    /// As [`Linear::prepare`], of the layer norm of what is given to the layer.
+    ///
+    /// # Errors
+    /// As [`Linear::prepare`], and if the norm is of another width.
+    pub fn prepare_after(
+        norm: Option<&LayerNorm<'_>>,
+        device: &Device,
+        precision: Precision,
+        parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)],
+    ) -> Result<Linear> {
         let Some((first, _)) = parts.first() else { return Err(Error::shape("linear", "a layer without parts")) };
         let (mut outputs, inputs) = (0, matrix(first)?.1);
         for (weight, _) in parts {
@@ -39,7 +64,7 @@ impl Linear {
             outputs += rows;
         }
         let layout = Layout { outputs, channels: inputs, taps: 1, gated: false, winograd: false };
-        Ok(Linear { packed: Packed::new("linear", device, precision, layout, parts)? })
+        Linear::pack(norm, device, precision, layout, parts)
     }
 
     /// Packs a GEGLU projection: weight `[2 O, I]`, bias `[2 O]`, values first, then gates.
@@ -52,12 +77,52 @@ impl Linear {
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear> {
+        Linear::prepare_geglu_after(None, device, precision, weight, bias)
+    }
+
+    /// As [`Linear::prepare_geglu`], of the layer norm of what is given to the layer.
+    ///
+    /// # Errors
+    /// As [`Linear::prepare_geglu`], and if the norm is of another width.
+    pub fn prepare_geglu_after(
+        norm: Option<&LayerNorm<'_>>,
+        device: &Device,
+        precision: Precision,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Result<Linear> {
         let (rows, channels) = matrix(&weight)?;
         if rows % 2 != 0 {
             return Err(Error::shape("linear", format!("{}: GEGLU needs an even number of rows, not {rows}", weight.name)));
         }
         let layout = Layout { outputs: rows / 2, channels, taps: 1, gated: true, winograd: false };
-        Ok(Linear { packed: Packed::new("linear", device, precision, layout, &[(weight, bias)])? })
+        Linear::pack(norm, device, precision, layout, &[(weight, bias)])
+    }
+
+    fn pack(
+        norm: Option<&LayerNorm<'_>>,
+        device: &Device,
+        precision: Precision,
+        layout: Layout,
+        parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)],
+    ) -> Result<Linear> {
+        for tensor in norm.iter().flat_map(|norm| [&norm.weight, &norm.bias]) {
+            if tensor.shape != [layout.channels] {
+                let message = format!("{}: expected [{}], found {:?}", tensor.name, layout.channels, tensor.shape);
+                return Err(Error::shape("linear", message));
+            }
+        }
+        let packed = Packed::new("linear", device, precision, layout, parts, norm)?;
+        let before = |norm: &LayerNorm<'_>| match device {
+            Device::Cpu(_) => Norm::prepare(device, 1, norm.eps, norm.weight.clone(), norm.bias.clone()).map(Before::Apart),
+            Device::Gpu(_) => Ok(Before::Folded(norm.eps)),
+        };
+        Ok(Linear { packed, norm: norm.map(before).transpose()?, statistics: None })
+    }
+
+    /// The same layer, whose results carry statistics for the norm that reads them next, on a GPU and where they have whole parts.
+    pub fn with_statistics(self, kind: Statistics) -> Linear {
+        Linear { statistics: Some(kind), ..self }
     }
 
     /// Width of the input.
@@ -79,7 +144,7 @@ fn matrix(weight: &HostTensor<'_>) -> Result<(usize, usize)> {
     }
 }
 
-/// `act(x W^T + b) + residual`: x `[.., I]` -> `[.., O]`, same leading extents.
+/// `act(x W^T + b) + residual`, or of the layer norm of x: x `[.., I]` -> `[.., O]`, same leading extents.
 ///
 /// # Errors
 /// If x is not `I` wide, the residual is not shaped as the result, or GEGLU is asked of a layer not packed for it (or the reverse).
@@ -109,6 +174,19 @@ pub fn linear<'e>(
     if let Some(r) = residual.filter(|r| r.shape() != shape) {
         return Err(Error::shape("linear", format!("the residual is {:?}, the result {shape:?}", r.shape())));
     }
+    // What the norm needs, before the product is announced: on a CPU its result, on a GPU statistics.
+    let (normed, rows) = match (&layer.norm, exec.device()) {
+        (Some(Before::Apart(norm)), _) => (Some(layer_norm(exec, norm, x)?), None),
+        (Some(Before::Folded(eps)), Device::Gpu(gpu)) => {
+            let rows = match x.statistics(Statistics::Rows) {
+                Some(rows) => rows,
+                None => row_statistics(exec, gpu, x)?,
+            };
+            (None, Some(gpu::RowNorm { rows, eps: *eps }))
+        }
+        _ => (None, None),
+    };
+    let x = normed.as_ref().unwrap_or(x);
     let mut out = exec.alloc(shape, exec.storage())?;
     let elements = x.shape().len() + shape.len() + residual.map_or(0, |r| r.shape().len());
     let cost = Cost {
@@ -126,7 +204,7 @@ pub fn linear<'e>(
             layer.packed.apply(cpu, &input, Window::POINT, epilogue, out.f32_mut())?;
         }
         Device::Cpu(_) => {}
-        Device::Gpu(gpu) => gpu::linear(exec, gpu, &layer.packed, x, activation, residual, &mut out)?,
+        Device::Gpu(gpu) => gpu::linear(exec, gpu, layer, x, rows.as_ref(), activation, residual, &mut out)?,
     }
     Ok(out)
 }

@@ -1,3 +1,4 @@
+mod norms;
 mod tilings;
 
 use super::testing::*;

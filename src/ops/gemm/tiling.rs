@@ -1,7 +1,7 @@
 //! How the result of a product is cut into tiles: the choice among kernels that differ in nothing else.
 
 use crate::Result;
-use crate::device::{Entries, Launch, entries};
+use crate::device::{Entries, Launch, Statistics, entries};
 use crate::tensor::DType;
 
 /// One kernel of a family: the tile of a block. The choice changes no bit of the result.
@@ -33,18 +33,18 @@ const fn any(entries: Entries, shared: u32) -> Tiling {
 
 /// Of linear layers: those with vectors first.
 pub(crate) const LINEAR: [Tiling; 4] = [
-    tiling(entries!("gemm_nt_128x160"), [128, 160], 73_728, 2, 1.0),
-    tiling(entries!("gemm_nt_128x128"), [128, 128], 65_536, 2, 0.95),
-    tiling(entries!("gemm_nt_64x64"), [64, 64], 32_768, 4, 0.6),
-    any(entries!("gemm_nt_any"), 32_768),
+    tiling(entries!("gemm_nt_128x160"), [128, 160], 74_752, 2, 1.0),
+    tiling(entries!("gemm_nt_128x128"), [128, 128], 66_560, 2, 0.95),
+    tiling(entries!("gemm_nt_64x64"), [64, 64], 33_280, 4, 0.6),
+    any(entries!("gemm_nt_any"), 33_280),
 ];
 
 /// Of linear layers with gates; columns are those of both.
 pub(crate) const GEGLU: [Tiling; 4] = [
-    tiling(entries!("gemm_nt_geglu_128x160"), [128, 160], 73_728, 2, 1.0),
-    tiling(entries!("gemm_nt_geglu_128x128"), [128, 128], 65_536, 2, 0.95),
-    tiling(entries!("gemm_nt_geglu_64x64"), [64, 64], 32_768, 4, 0.6),
-    any(entries!("gemm_nt_geglu_any"), 32_768),
+    tiling(entries!("gemm_nt_geglu_128x160"), [128, 160], 74_752, 2, 1.0),
+    tiling(entries!("gemm_nt_geglu_128x128"), [128, 128], 66_560, 2, 0.95),
+    tiling(entries!("gemm_nt_geglu_64x64"), [64, 64], 33_280, 4, 0.6),
+    any(entries!("gemm_nt_geglu_any"), 33_280),
 ];
 
 /// Of convolutions.
@@ -70,11 +70,15 @@ impl Tiling {
         (rounds * together * self.tile[0] * self.tile[1]) as f64 / self.speed
     }
 
-    /// The fastest of a family for a result, of those that can read its operands: with vectors, or without.
-    pub fn choose(family: &[Tiling], result: [usize; 2], vectors: bool, multiprocessors: u32) -> Tiling {
-        let fit = |tiling: &Tiling| tiling.vectors == vectors;
-        let time = |tiling: &Tiling| if fit(tiling) { tiling.time(result, multiprocessors as usize) } else { f64::INFINITY };
-        *family[1..].iter().fold(&family[0], |best, tiling| if time(tiling) < time(best) { tiling } else { best })
+    /// The fastest of a family for a result, of those that fit.
+    pub fn choose(family: &[Tiling], result: [usize; 2], multiprocessors: u32, fit: impl Fn(&Tiling) -> bool) -> Option<Tiling> {
+        let time = |tiling: &Tiling| tiling.time(result, multiprocessors as usize);
+        family.iter().copied().filter(fit).min_by(|a, b| time(a).total_cmp(&time(b)))
+    }
+
+    /// Can take statistics of rows: its warps have as many columns as their parts.
+    pub fn takes_rows(&self) -> bool {
+        self.tile[1] == 2 * Statistics::PART_COLUMNS
     }
 
     /// A launch over a result of `rows` x `columns`, without arguments.
@@ -94,14 +98,17 @@ mod tests {
     #[test]
     fn large_results_get_large_tiles_and_small_ones_many() {
         const H100: u32 = 132;
-        let tile = |family: &[Tiling], result| Tiling::choose(family, result, true, H100).tile;
-        assert_eq!(tile(&LINEAR, [8192, 320]), [128, 160]);
-        assert_eq!(tile(&GEGLU, [32768, 2560]), [128, 160]);
-        assert_eq!(tile(&CONV2D, [32768, 640]), [128, 160]);
-        assert_eq!(tile(&LINEAR, [32768, 1024]), [128, 128]);
-        assert_eq!(tile(&LINEAR, [154, 640]), [64, 64]);
-        assert_eq!(tile(&CONV2D, [1 << 18, 3]), [128, 32]);
-        assert!(!Tiling::choose(&LINEAR, [8192, 322], false, H100).vectors);
+        let tile =
+            |family: &[Tiling], result| Tiling::choose(family, result, H100, |tiling| tiling.vectors).map(|tiling| tiling.tile);
+        assert_eq!(tile(&LINEAR, [8192, 320]), Some([128, 160]));
+        assert_eq!(tile(&GEGLU, [32768, 2560]), Some([128, 160]));
+        assert_eq!(tile(&CONV2D, [32768, 640]), Some([128, 160]));
+        assert_eq!(tile(&LINEAR, [32768, 1024]), Some([128, 128]));
+        assert_eq!(tile(&LINEAR, [154, 640]), Some([64, 64]));
+        assert_eq!(tile(&CONV2D, [1 << 18, 3]), Some([128, 32]));
+        let rows = Tiling::choose(&LINEAR, [154, 640], H100, |tiling| tiling.takes_rows());
+        assert_eq!(rows.map(|tiling| tiling.tile), Some([128, 160]));
+        assert!(Tiling::choose(&LINEAR, [8192, 322], H100, |_| false).is_none());
         for family in [&LINEAR[..], &GEGLU, &CONV2D] {
             assert!(family.iter().all(|tiling| tiling.time([1, 1], 1).is_finite()));
         }

@@ -8,7 +8,7 @@ mod tests;
 
 pub use cases::{GroupCase, group_cases, layer_cases};
 
-use crate::device::{Buffer, Cost, Device, Exec, Tensor};
+use crate::device::{Buffer, Cost, Device, Exec, Gpu, Tensor};
 use crate::tensor::{DType, HostTensor};
 use crate::{Error, Result};
 
@@ -21,6 +21,17 @@ pub struct Norm {
     pub eps: f32,
     weight: Buffer,
     bias: Buffer,
+}
+
+/// The tensors of a layer norm that a linear layer applies to its input.
+#[derive(Clone, Debug)]
+pub struct LayerNorm<'a> {
+    /// `[C]`
+    pub weight: HostTensor<'a>,
+    /// `[C]`
+    pub bias: HostTensor<'a>,
+    /// Added to the variance.
+    pub eps: f32,
 }
 
 impl Norm {
@@ -48,7 +59,8 @@ impl Norm {
 
 /// Group norm over `[B, H, W, C]`: y = (x - mean) / sqrt(variance + eps) weight + bias, mean and variance over the channels of a
 /// group at all positions of a sample (Wu & He 2018). With `skip`, over the channels of both, whose concatenation is the result. `silu` applies x sigmoid(x) after.
-/// Memory bounds it: the input is read twice, the result written once.
+/// Memory bounds it: the input is read twice, the result written once. On a GPU the input is read once where x and skip carry
+/// [`crate::device::Statistics::Channels`].
 ///
 /// # Errors
 /// If x is empty, the channels are not those of the norm, or x and skip differ in anything but channels.
@@ -75,7 +87,9 @@ pub fn group_norm<'e>(
     }
     let mut out = exec.alloc([batch, height, width, channels], exec.storage())?;
     let (elements, size) = (out.shape().len() as u64, out.dtype().size() as u64);
-    let cost = Cost { op: OP, shape: out.shape(), flops: elements * if silu { 10 } else { 6 }, bytes: 3 * size * elements };
+    let reads = if gpu::parts(norm, x, skip).is_some() { 1 } else { 2 };
+    let (flops, bytes) = (elements * if silu { 10 } else { 6 }, (reads + 1) * size * elements);
+    let cost = Cost { op: OP, shape: out.shape(), flops, bytes };
     match exec.device() {
         Device::Cpu(cpu) => {
             let chunks = cpu::chunks(height * width, channels);
@@ -112,5 +126,17 @@ pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result
         Device::Cpu(_) => {}
         Device::Gpu(gpu) => gpu::layer_norm(exec, gpu, norm, x, &mut out)?,
     }
+    Ok(out)
+}
+
+/// Mean, and sum of squares about it, of each row of x: `[rows, 1, 2]`, on a GPU.
+///
+/// # Errors
+/// If the kernel does not take it.
+pub(crate) fn row_statistics<'e>(exec: &'e Exec<'_>, gpu: &Gpu, x: &Tensor<'_>) -> Result<Tensor<'e>> {
+    let (elements, size) = (x.shape().len() as u64, x.dtype().size() as u64);
+    let mut out = exec.alloc([x.shape().rows(), 1, 2], DType::F32)?;
+    exec.begin(Cost { op: "row_statistics", shape: x.shape(), flops: 4 * elements, bytes: size * elements });
+    gpu::row_statistics(exec, gpu, x, &mut out)?;
     Ok(out)
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::device::Plan;
+use crate::device::{Plan, Precision, Statistics};
+use crate::ops::gemm::{Activation, Linear, linear};
 use crate::ops::testing::{
     assert_close, assert_shape_error, bytes, devices, gpus, keep, label, noise, run, stored, try_run, weight,
 };
@@ -45,17 +46,37 @@ impl Input {
         Norm::prepare(device, self.groups, self.eps, weight("w", &shape, Some(&w)), weight("b", &shape, Some(&b)))
     }
 
+    fn input<'e>(&self, exec: &'e Exec<'_>, (channels, values): &(usize, Vec<f32>)) -> Result<Tensor<'e>> {
+        exec.input([self.batch, self.size[0], self.size[1], *channels], values)
+    }
+
     fn pass<'e>(&self, exec: &'e Exec<'_>, norm: &Norm) -> Result<Tensor<'e>> {
-        let input =
-            |(channels, values): &(usize, Vec<f32>)| exec.input([self.batch, self.size[0], self.size[1], *channels], values);
-        let x = input(&self.x)?;
-        let skip = self.skip.as_ref().map(input).transpose()?;
+        let x = self.input(exec, &self.x)?;
+        let skip = self.skip.as_ref().map(|skip| self.input(exec, skip)).transpose()?;
         group_norm(exec, norm, &x, skip.as_ref(), self.silu)
     }
 
     fn run(&self, device: &Device) -> Vec<f32> {
         let norm = self.norm(device).unwrap();
         run(device, |exec, out| keep(&self.pass(exec, &norm)?, out))
+    }
+
+    /// The same of results of products, on a GPU: they carry statistics, and the values are the same.
+    fn run_of_products(&self, device: &Device) -> Vec<f32> {
+        let identity = |part: &(usize, Vec<f32>)| {
+            let c = part.0;
+            let values: Vec<f32> = (0..c * c).map(|i| if i / c == i % c { 1.0 } else { 0.0 }).collect();
+            let layer = Linear::prepare(device, Precision::F32, &[(weight("w", &[c, c], Some(&bytes(&values))), None)]);
+            layer.unwrap().with_statistics(Statistics::Channels)
+        };
+        let (norm, of_x, of_skip) = (self.norm(device).unwrap(), identity(&self.x), self.skip.as_ref().map(identity));
+        run(device, |exec, out| {
+            let made = |layer: &Linear, part| linear(exec, layer, &self.input(exec, part)?, Activation::None, None);
+            let x = made(&of_x, &self.x)?;
+            let skip = self.skip.as_ref().zip(of_skip.as_ref()).map(|(part, layer)| made(layer, part)).transpose()?;
+            assert!(gpu::parts(&norm, &x, skip.as_ref()).is_some(), "{x:?} without statistics");
+            keep(&group_norm(exec, &norm, &x, skip.as_ref(), self.silu)?, out)
+        })
     }
 
     /// The concatenated input.
@@ -82,6 +103,78 @@ macro_rules! formula {
         });
         normalised.collect::<Vec<$f>>()
     }};
+}
+
+/// Chunks of one part, of many and of several lengths, groups that x and skip share, several samples, a batch whose samples have no whole
+/// parts.
+#[test]
+fn statistics_of_products_serve_as_well() {
+    for (batch, size, x, skip, groups) in [
+        (1, [4, 8], 8, 0, 4),
+        (3, [8, 8], 20, 0, 2),
+        (2, [12, 16], 24, 12, 6),
+        (2, [8, 4], 40, 56, 16),
+        (1, [64, 33], 8, 0, 4),
+        (1, [45, 96], 6, 2, 2),
+    ] {
+        let input = Input::noise(batch, size, x, skip, groups);
+        let channels = input.channels();
+        let per_sample = size[0] * size[1] * channels;
+        let set = |i: usize| (i / per_sample * groups + i % channels / (channels / groups), i % channels);
+        for device in gpus() {
+            let x = stored(&device, &input.joined());
+            let exact = formula!(f64, &x, input.weight, input.bias, input.eps, input.silu, set);
+            let plain = formula!(f32, &x, input.weight, input.bias, input.eps, input.silu, set);
+            assert_close(&device, &format!("{size:?} {channels}"), &input.run_of_products(&device), &plain, &exact);
+        }
+    }
+}
+
+#[test]
+fn bits_of_a_sample_of_products_depend_on_it_alone() {
+    let all = Input::noise(3, [8, 12], 24, 8, 4);
+    for device in gpus() {
+        let together = all.run_of_products(&device);
+        let part = |values: &[f32], channels: usize, i: usize| values[i * 96 * channels..][..96 * channels].to_vec();
+        for i in 0..3 {
+            let (x, skip) = ((24, part(&all.x.1, 24, i)), all.skip.as_ref().map(|skip| (8, part(&skip.1, 8, i))));
+            let alone = Input { batch: 1, x, skip, ..all.clone() }.run_of_products(&device);
+            assert_eq!(part(&together, 32, i), alone, "sample {i} on {}", label(&device));
+        }
+    }
+}
+
+/// Their parts would reach over two samples, or over two groups, or skip has none.
+#[test]
+fn statistics_that_do_not_fit_are_left() {
+    for device in gpus() {
+        let layer = |channels: usize| {
+            let layer = Linear::prepare(&device, Precision::F32, &[(weight("w", &[channels, 4], None), None)]).unwrap();
+            layer.with_statistics(Statistics::Channels)
+        };
+        let (layer8, layer6) = (layer(8), layer(6));
+        let norm = |channels: usize, groups: usize| {
+            let tensor = || weight("w", &[channels], None);
+            Norm::prepare(&device, groups, 1e-5, tensor(), tensor()).unwrap()
+        };
+        let check = |exec: &Exec<'_>| {
+            let made = |layer, size: [usize; 2]| {
+                linear(exec, layer, &exec.alloc([2, size[0], size[1], 4], exec.storage())?, Activation::None, None)
+            };
+            let has = |norm: Norm, x: &Tensor<'_>, skip: Option<&Tensor<'_>>| gpu::parts(&norm, x, skip).is_some();
+            let x = made(&layer8, [4, 8])?;
+            assert!(has(norm(8, 4), &x, None) && has(norm(14, 7), &x, Some(&made(&layer6, [4, 8])?)));
+            assert!(!has(norm(8, 8), &x, None), "groups of one channel");
+            assert!(!has(norm(16, 4), &x, Some(&exec.alloc([2, 4, 8, 8], exec.storage())?)), "a skip connection without");
+            let across = made(&layer8, [4, 4])?;
+            assert!(
+                across.statistics(Statistics::Channels).is_some() && !has(norm(8, 4), &across, None),
+                "samples of 16 positions"
+            );
+            Ok(())
+        };
+        Plan::record(&device, check).unwrap();
+    }
 }
 
 fn check(input: &Input, what: &str) {

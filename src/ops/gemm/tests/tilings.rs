@@ -11,9 +11,7 @@ fn product(device: &Device, tiling: &Tiling, data: &Data, activation: Activation
         let x = e.input([m, k], &data.x)?;
         let residual = if residual { Some(e.input([m, n], &data.residual)?) } else { None };
         let mut out = e.alloc([m, n], device.storage())?;
-        if let Some(matrix) = layer.packed.matrix(e)? {
-            gpu::product(e, tiling, &x, &matrix.weight, &matrix.bias, activation, residual.as_ref(), &mut out)?;
-        }
+        gpu::product(e, tiling, &layer, &x, None, activation, residual.as_ref(), &mut out)?;
         Ok(out)
     })
     .unwrap()
