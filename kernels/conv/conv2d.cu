@@ -48,10 +48,11 @@ struct Conv2dParams {
     uint32_t window;         // 1 or 3
     uint32_t stride;         // 1 or 2
     uint32_t before;         // zeros above and to the left
+    uint32_t band;           // tiles along M that are visited before the next tile along N
     uint32_t statistics;     // enum Statistics, of y: none or of channels
 };
 PARAMS_LAYOUT(Conv2dParams, images, height, width, x_channels, skip_channels, tall, wide, doubled, rows, columns, outputs, window,
-              stride, before, statistics)
+              stride, before, band, statistics)
 
 // Where the window of a row of the product begins: its image's first pixel, and the corner in the image.
 struct Corner {
@@ -193,7 +194,7 @@ template <typename T, class TILE, bool VECTORS>
 __device__ inline void conv2d(const Operands<T>& at, const Conv2dParams& p) {
     auto& shared = *reinterpret_cast<Conv2dShared<TILE>*>(conv2d_shared);
     const uint32_t m = p.images * p.rows * p.columns, k = p.window * p.window * (p.x_channels + p.skip_channels);
-    TilePosition first = raster<TILE>(blockIdx.x, m, p.outputs);
+    TilePosition first = raster<TILE>(blockIdx.x, m, p.outputs, p.band);
     find_corners<TILE>(shared.corners, first.row, m, p);
     __syncthreads();  // the corners are there
     typename Copies<T, TILE, VECTORS>::X copy_x(at.x, at.skip, shared.corners, p);

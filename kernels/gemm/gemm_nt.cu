@@ -48,12 +48,13 @@ struct GemmNtParams {
     uint32_t n;  // rows of W
     uint32_t k;
     uint32_t outputs;     // columns of y
+    uint32_t band;        // tiles along M that are visited before the next tile along N
     uint32_t activation;  // enum Activation; none in `geglu`
     uint32_t statistics;  // enum Statistics, of y; none in `geglu`
     uint32_t norm_parts;  // parts of a row of x; 0 without layer norm
     float norm_eps;
 };
-PARAMS_LAYOUT(GemmNtParams, m, n, k, outputs, activation, statistics, norm_parts, norm_eps)
+PARAMS_LAYOUT(GemmNtParams, m, n, k, outputs, band, activation, statistics, norm_parts, norm_eps)
 
 // Of a row of x: the layer norm of x is (x - mean) factor.
 struct RowNorm {
@@ -145,7 +146,7 @@ template <typename T, class TILE, bool VECTORS, bool GEGLU>
 __device__ inline void gemm_nt(const Operands<T>& at, const GemmNtParams& p) {
     constexpr int COLUMNS = TILE::WARP_N / (GEGLU ? 2 : 1);
     auto& shared = *reinterpret_cast<GemmNtShared<TILE>*>(gemm_nt_shared);
-    TilePosition first = raster<TILE>(blockIdx.x, p.m, p.n);
+    TilePosition first = raster<TILE>(blockIdx.x, p.m, p.n, p.band);
     // The barriers of the product lie between this and what reads it.
     if (p.norm_parts > 0) find_rows<TILE>(shared.rows, at.norm, first.row, p);
     RowCopy<T, TILE::M, TILE::THREADS, VECTORS> copy_x(at.x, first.row, p.m, p.k);

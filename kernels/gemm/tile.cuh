@@ -13,7 +13,6 @@ constexpr int TILE_K = 32;          // elements of K in a stage
 constexpr int CHUNKS = TILE_K / 8;  // 16-byte chunks of a row of a stage
 constexpr int MMA_M = 16, MMA_N = 8, MMA_K = 16;
 constexpr int STAGED_ROWS = 32;      // rows of sums that a warp stages at once at the end
-constexpr uint32_t RASTER_ROWS = 8;  // tiles along M that are visited before the next tile along N: their x stays in L2
 
 // A block computes M x N with WARPS_M x WARPS_N warps; an SM should hold BLOCKS.
 template <int M_, int N_, int WARPS_M_, int WARPS_N_, int STAGES_, int BLOCKS_>
@@ -62,13 +61,14 @@ struct TilePosition {
     uint32_t row, column;
 };
 
-// Tiles of a result of m x n in bands of RASTER_ROWS along M, each band column by column.
+// Tiles of a result of m x n in bands of `tall` tiles along M, each band column by column: the x of a band stays in L2, W passes by once
+// for each band.
 template <class TILE>
-__device__ inline TilePosition raster(uint32_t block, uint32_t m, uint32_t n) {
+__device__ inline TilePosition raster(uint32_t block, uint32_t m, uint32_t n, uint32_t tall) {
     const uint32_t tiles_m = (m - 1) / TILE::M + 1, tiles_n = (n - 1) / TILE::N + 1;
-    const uint32_t band = block / (RASTER_ROWS * tiles_n), within = block % (RASTER_ROWS * tiles_n);
-    const uint32_t rows = min(RASTER_ROWS, tiles_m - band * RASTER_ROWS);
-    return {(band * RASTER_ROWS + within % rows) * TILE::M, within / rows * TILE::N};
+    const uint32_t band = block / (tall * tiles_n), within = block % (tall * tiles_n);
+    const uint32_t rows = min(tall, tiles_m - band * tall);
+    return {(band * tall + within % rows) * TILE::M, within / rows * TILE::N};
 }
 
 // ---- Copies into a stage --------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@
 //! touch, each block's distinct sectors summed, but never more than the tensor. Blocks may ask for more than that, because several of them
 //! read the same bytes; then it depends on L2. The model: blocks that a chip holds at once (a wave) share what they read. In the kernels'
 //! tile order one tensor, the largest of those that are read again, streams past and is read once. Each other one is read once if
-//! all of them together fit half of L2, whose other half is left to what streams through; else once for each wave, at most as often as blocks
-//! ask for it. What an earlier kernel left in L2 counts as read from memory.
+//! all of them together fit half of L2, whose other half is left to what streams through. If they do not, a product whose bands of x fit there
+//! reads its weights once for each band; any other launch reads them once for each wave, at most as often as blocks ask for them. What an earlier kernel left in L2 counts as read from memory.
 //!
 //! **Traffic of L2** is what all accesses of all blocks ask for, in sectors of 32 bytes, as if L1 were empty.
 
-use crate::device::predict::Launch;
 use crate::device::predict::sample::{Sampled, Touched};
+use crate::device::predict::{Launch, LaunchShape};
+use crate::ops::conv::gpu::Conv2dParams;
+use crate::ops::gemm::gpu::GemmNtParams;
+use crate::ops::gemm::tiling::Tiling;
 use ptxsim::count::chip::Chip;
 use ptxsim::count::occupancy::occupancy;
 use ptxsim::count::roofline::{Resource, bound};
@@ -89,8 +92,10 @@ pub(super) fn estimate(chip: &Chip, launch: &Launch, sampled: &Sampled) -> Estim
     let together = u64::from(held.max(1)) * u64::from(chip.multiprocessors);
     let waves = counts.blocks as f64 / together as f64;
     let sectors: u64 = counts.sites.iter().map(|site| site.sectors).sum();
-    let traffic =
-        Traffic { l2: 32.0 * sectors as f64, ..memory_traffic(chip, &launch.shape.tensors, &sampled.touched, waves.ceil()) };
+    let traffic = Traffic {
+        l2: 32.0 * sectors as f64,
+        ..memory_traffic(chip, &launch.shape.tensors, &sampled.touched, waves.ceil(), bands(&launch.shape))
+    };
 
     let mut counts = counts.clone();
     (counts.unique_read, counts.unique_written) = (traffic.read.round() as u64, traffic.written.round() as u64);
@@ -126,12 +131,29 @@ pub(super) fn estimate(chip: &Chip, launch: &Launch, sampled: &Sampled) -> Estim
     }
 }
 
+/// The order of blocks of a product: its weights pass by once for each band.
+#[derive(Clone, Copy, Debug)]
+struct Bands {
+    /// Number of the tensor of weights.
+    weights: usize,
+    count: f64,
+}
+
+fn bands(shape: &LaunchShape) -> Option<Bands> {
+    let tiling = Tiling::of(shape.entry)?;
+    let order = match shape.params::<GemmNtParams>() {
+        Some(params) if shape.entry.starts_with("gemm_nt") => params.order(),
+        _ => shape.params::<Conv2dParams>()?.order(),
+    };
+    Some(Bands { weights: shape.tensor_of(order.weights)?, count: order.bands(tiling) as f64 })
+}
+
 /// The traffic of memory of a launch of so many waves; see the module. `tensors` are their bytes.
-fn memory_traffic(chip: &Chip, tensors: &[u64], touched: &[Touched], waves: f64) -> Traffic {
+fn memory_traffic(chip: &Chip, tensors: &[u64], touched: &[Touched], waves: f64, bands: Option<Bands>) -> Traffic {
     let mut traffic = Traffic::default();
-    // Compulsory bytes, and those that blocks ask for, of tensors that are read again.
-    let mut again: Vec<(f64, f64)> = Vec::new();
-    for (&bytes, touched) in tensors.iter().zip(touched) {
+    // Of tensors that are read again: their number, compulsory bytes, and those that blocks ask for.
+    let mut again: Vec<(usize, f64, f64)> = Vec::new();
+    for (number, (&bytes, touched)) in tensors.iter().zip(touched).enumerate() {
         // Sectors are whole, tensors need not end with one.
         let whole = bytes.next_multiple_of(32) as f64;
         let read = touched.read.min(whole);
@@ -139,14 +161,23 @@ fn memory_traffic(chip: &Chip, tensors: &[u64], touched: &[Touched], waves: f64)
         traffic.compulsory += read + touched.written.min(whole);
         traffic.read += read;
         if touched.read > 1.001 * read {
-            again.push((read, touched.read));
+            again.push((number, read, touched.read));
         }
     }
-    again.sort_by(|a, b| b.0.total_cmp(&a.0));
+    again.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let room = chip.l2_bytes as f64 / 2.0;
+    let bytes = |of: &[(usize, f64, f64)]| of.iter().map(|tensor| tensor.1).sum::<f64>();
     let kept = again.get(1..).unwrap_or_default();
-    if kept.iter().map(|tensor| tensor.0).sum::<f64>() > chip.l2_bytes as f64 / 2.0 {
-        traffic.read += kept.iter().map(|&(once, asked)| (once * waves).min(asked) - once).sum::<f64>();
+    if bytes(kept) <= room {
+        return traffic;
     }
+    let (weights, others): (Vec<_>, Vec<_>) =
+        again.iter().partition(|tensor| bands.is_some_and(|bands| bands.weights == tensor.0));
+    let (read_again, times) = match bands {
+        Some(bands) if bytes(&others) / bands.count <= room => (&weights[..], bands.count),
+        _ => (kept, waves),
+    };
+    traffic.read += read_again.iter().map(|&(_, once, asked)| (once * times).min(asked) - once).sum::<f64>();
     traffic
 }
 
@@ -160,7 +191,7 @@ mod tests {
         let read = |bytes: u64, times: f64| (bytes, Touched { read: bytes as f64 * times, written: 0.0 });
         let traffic = |tensors: &[(u64, Touched)], waves: f64| {
             let (bytes, touched): (Vec<u64>, Vec<Touched>) = tensors.iter().copied().unzip();
-            memory_traffic(&H100, &bytes, &touched, waves)
+            memory_traffic(&H100, &bytes, &touched, waves, None)
         };
         let mib = 1 << 20;
         // The larger streams, the smaller fits.
@@ -173,5 +204,16 @@ mod tests {
         // A table of which little is read, a tensor that is written.
         let part = [(1000 * mib, Touched { read: 640.0, written: 0.0 }), (33, Touched { read: 0.0, written: 64.0 })];
         assert_eq!((traffic(&part, 1.0).read, traffic(&part, 1.0).written), (640.0, 64.0));
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_read_for_every_band() {
+        let mib = 1 << 20;
+        let (x, weights) = (80 * mib, 40 * mib);
+        let touched = [(x, 8), (weights, 64)].map(|(bytes, times)| Touched { read: (bytes * times) as f64, written: 0.0 });
+        let read = |count| memory_traffic(&H100, &[x, weights], &touched, 30.0, Some(Bands { weights: 1, count })).read;
+        assert_eq!(read(4.0), (80 + 4 * 40) as f64 * mib as f64);
+        // Bands of 40 MiB do not stay: what does not fit is read in every wave.
+        assert_eq!(read(2.0), (80 + 30 * 40) as f64 * mib as f64);
     }
 }

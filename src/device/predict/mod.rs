@@ -66,6 +66,19 @@ pub(crate) struct LaunchShape {
     pub tensors: Vec<u64>,
 }
 
+impl LaunchShape {
+    /// The number of the tensor that an argument leads to; `argument` counts tensors as the kernel does.
+    pub fn tensor_of(&self, argument: usize) -> Option<usize> {
+        self.pointers.iter().find(|(at, ..)| *at == argument * size_of::<u64>()).map(|&(_, tensor, _)| tensor)
+    }
+
+    /// The struct at the end of the arguments.
+    pub fn params<P: bytemuck::AnyBitPattern>(&self) -> Option<P> {
+        let start = self.arguments.len().checked_sub(size_of::<P>())?;
+        bytemuck::try_pod_read_unaligned(&self.arguments[start..]).ok()
+    }
+}
+
 /// A launch.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {

@@ -4,7 +4,7 @@ use super::{Conv2d, Fused};
 use crate::Result;
 use crate::device::{Exec, Gpu, LANES, MOST, Tensor, params};
 use crate::ops::gemm::gpu::{MOST_K, statistics_number, statistics_of};
-use crate::ops::gemm::tiling::{CONV2D, Tiling};
+use crate::ops::gemm::tiling::{CONV2D, Order, Tiling};
 use crate::tensor::DType;
 
 /// Longest side of an image: the kernels keep the corners of windows in 16 bits.
@@ -26,7 +26,15 @@ params! {
         window: u32,
         stride: u32,
         before: u32,
+        band: u32,
         statistics: u32,
+    }
+}
+
+impl Conv2dParams {
+    pub(crate) fn order(&self) -> Order {
+        let rows = self.images as usize * self.rows as usize * self.columns as usize;
+        Order { rows, band: self.band as usize, weights: 4 }
     }
 }
 
@@ -81,6 +89,7 @@ pub(super) fn convolve<'e>(
         window: window.size as u32,
         stride: window.stride as u32,
         before: window.before as u32,
+        band: tiling.band(x.bytes() + fused.skip.map_or(0, Tensor::bytes), out.shape().rows(), layer.packed.bytes()),
         statistics: statistics_number(kind),
     };
     let launch = tiling.launch(out.dtype(), [out.shape().rows(), outputs])?;

@@ -1,7 +1,7 @@
 //! Linear layers on a GPU: `kernels/gemm/`.
 
 use super::Linear;
-use super::tiling::{GEGLU, LINEAR, Tiling};
+use super::tiling::{GEGLU, LINEAR, Order, Tiling};
 use crate::Result;
 use crate::device::cpu::gemm::Activation;
 use crate::device::{Exec, Gpu, LANES, MOST, Statistics, Tensor, params};
@@ -16,10 +16,17 @@ params! {
         n: u32,
         k: u32,
         outputs: u32,
+        band: u32,
         activation: u32,
         statistics: u32,
         norm_parts: u32,
         norm_eps: f32,
+    }
+}
+
+impl GemmNtParams {
+    pub(crate) fn order(&self) -> Order {
+        Order { rows: self.m as usize, band: self.band as usize, weights: 3 }
     }
 }
 
@@ -107,6 +114,7 @@ pub(super) fn product<'e>(
         n: size("outputs", n, MOST)?,
         k: size("inputs", k, MOST_K)?,
         outputs: size("outputs", out.shape().last(), MOST)?,
+        band: tiling.band(x.bytes(), m, layer.packed.bytes()),
         activation: activation_number(activation),
         statistics: statistics_number(kind),
         norm_parts: norm.map_or(0, |norm| norm.rows.dims()[1] as u32), // no more than k

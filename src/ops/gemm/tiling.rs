@@ -20,6 +20,12 @@ pub(crate) struct Tiling {
     pub vectors: bool,
 }
 
+/// Bytes of x, or of weights, that stay in L2 while the other passes by: a fifth of an A100's.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// Least tiles of a band: with the columns of as many blocks as run at once they are about square.
+const LEAST_BAND: usize = 8;
+
 /// Threads of a block of every product.
 const THREADS: u32 = 128;
 
@@ -32,7 +38,7 @@ const fn any(entries: Entries, shared: u32) -> Tiling {
 }
 
 /// Of linear layers: those with vectors first.
-pub(crate) const LINEAR: [Tiling; 4] = [
+pub(crate) static LINEAR: [Tiling; 4] = [
     tiling(entries!("gemm_nt_128x160"), [128, 160], 74_752, 2, 1.0),
     tiling(entries!("gemm_nt_128x128"), [128, 128], 66_560, 2, 0.95),
     tiling(entries!("gemm_nt_64x64"), [64, 64], 33_280, 4, 0.6),
@@ -40,7 +46,7 @@ pub(crate) const LINEAR: [Tiling; 4] = [
 ];
 
 /// Of linear layers with gates; columns are those of both.
-pub(crate) const GEGLU: [Tiling; 4] = [
+pub(crate) static GEGLU: [Tiling; 4] = [
     tiling(entries!("gemm_nt_geglu_128x160"), [128, 160], 74_752, 2, 1.0),
     tiling(entries!("gemm_nt_geglu_128x128"), [128, 128], 66_560, 2, 0.95),
     tiling(entries!("gemm_nt_geglu_64x64"), [64, 64], 33_280, 4, 0.6),
@@ -48,7 +54,7 @@ pub(crate) const GEGLU: [Tiling; 4] = [
 ];
 
 /// Of convolutions.
-pub(crate) const CONV2D: [Tiling; 5] = [
+pub(crate) static CONV2D: [Tiling; 5] = [
     tiling(entries!("conv2d_128x160"), [128, 160], 74_752, 2, 1.0),
     tiling(entries!("conv2d_128x128"), [128, 128], 66_560, 2, 0.95),
     tiling(entries!("conv2d_64x64"), [64, 64], 33_280, 4, 0.6),
@@ -56,10 +62,45 @@ pub(crate) const CONV2D: [Tiling; 5] = [
     any(entries!("conv2d_any"), 33_280),
 ];
 
+/// The order of a product's blocks, as its launch says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Rows of the result.
+    pub rows: usize,
+    /// Tiles along M of a band.
+    pub band: usize,
+    /// Which of the kernel's tensors holds the weights.
+    pub weights: usize,
+}
+
+impl Order {
+    /// How often a launch of this kernel passes over its weights.
+    pub fn bands(&self, tiling: &Tiling) -> usize {
+        self.rows.div_ceil(tiling.tile[0]).div_ceil(self.band)
+    }
+}
+
 impl Tiling {
+    /// That of a kernel of a product.
+    pub fn of(entry: &str) -> Option<&'static Tiling> {
+        let all = LINEAR.iter().chain(&GEGLU).chain(&CONV2D);
+        all.into_iter().find(|tiling| [tiling.entries.f16, tiling.entries.bf16].contains(&entry))
+    }
+
     /// Tiles of a result of `rows` x `columns`.
     pub fn tiles(&self, [rows, columns]: [usize; 2]) -> usize {
         rows.div_ceil(self.tile[0]) * columns.div_ceil(self.tile[1])
+    }
+
+    /// Tiles along M of a band (`raster` in `kernels/gemm/tile.cuh`), for `x_bytes` in `rows` rows of the result: more where weights do not
+    /// stay in L2 from one band to the next.
+    pub fn band(&self, x_bytes: usize, rows: usize, weight_bytes: u64) -> u32 {
+        let tiles = rows.div_ceil(self.tile[0]).max(1);
+        let tall = match weight_bytes as usize <= KEPT_BYTES {
+            true => LEAST_BAND,
+            false => (KEPT_BYTES / (x_bytes / tiles).max(1)).max(LEAST_BAND),
+        };
+        tall.min(tiles) as u32
     }
 
     /// Relative time on `multiprocessors`: rounds of blocks, each as long as its tiles take together.
@@ -109,6 +150,9 @@ mod tests {
         let rows = Tiling::choose(&LINEAR, [154, 640], H100, |tiling| tiling.takes_rows());
         assert_eq!(rows.map(|tiling| tiling.tile), Some([128, 160]));
         assert!(Tiling::choose(&LINEAR, [8192, 322], H100, |_| false).is_none());
+        assert_eq!(LINEAR[0].band(8192 * 640, 8192, 1 << 20), 8);
+        assert_eq!(LINEAR[0].band(8192 * 2560, 8192, 1 << 24), 25);
+        assert_eq!(LINEAR[0].band(512 * 2560, 512, 1 << 24), 4);
         for family in [&LINEAR[..], &GEGLU, &CONV2D] {
             assert!(family.iter().all(|tiling| tiling.time([1, 1], 1).is_finite()));
         }
