@@ -6,6 +6,7 @@
 //   bias [O]                                            f32
 //   channel_bias [O], may be null                       f16 or bf16
 //   residual (may be null), y [B, H', W', O]            f16 or bf16
+//   statistics [M / 32, O / 2, 2], may be null          f32, of y, for the group norm that reads it next: ../gemm/statistics.cuh
 // Position (i, j) of the result has its window at (i stride - before, j stride - before) of the image, outside of which all is zero.
 // With `doubled`, each stored position stands for a square of 2 x 2 (nearest neighbour), the last row or column perhaps for half
 // of it: `tall` and `wide` are the extents of the image that the window sees. Extents are at most 2^14.

@@ -2,21 +2,28 @@
 //
 //   x [M, K], W [N, K], residual [M, N], y [M, N]   f16 or bf16, row-major
 //   bias [N]                                        f32
+// With a layer norm of x, (x - mean) factor g + b over its rows, W is handed over as V = W g by columns, and bias as W b + bias:
+//   norm [M, parts, 2]          f32: mean, and sum of squares about it, of equal parts of the rows of x
+//   column_sums [N]             f32: sums of the rows of V, as they are stored
+//   x' W^T = factor (x V^T - mean column_sums)
+// so that the norm is never written. norm and column_sums are null if norm_parts is 0.
+// With `statistics`, those of y for the norm that reads it next, [M / 32, N / 2, 2] or [M, N / 80, 2]: ./statistics.cuh.
+//
 // `geglu` (Shazeer 2020; diffusers' GEGLU) has rows of W, and of bias, in turns of 8: 8 of values, then the 8 of their gates. N counts
 // both and is a multiple of 16; y and residual have `outputs` columns, at most N / 2: y = (x Wv^T + bv) gelu(x Wg^T + bg) + residual.
 // Elsewhere outputs = N.
 //
 // Sums are f32, over k in ascending steps of 16 whatever the tile; bias, activation and residual are applied in f32 and the
 // result is rounded once. So neither M, nor the place of a row, nor the entry changes a bit. `residual` may be null, or y; nothing
-// else may overlap y.
+// else may overlap y. Blocks walk over y in bands (`raster`), which changes no bit either.
 //
 //                                                                                                 blocks an SM
 // Entries                     threads  tile M x N x K  stages  dynamic shared  registers (sm_90a)  (A100, H100, 4090)
-//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        73728          240 (246)          2, 2, 1
-//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        65536          212 (216)          2, 2, 1
-//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        32768           94 (96)           4, 5, 3
-//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        32768          127 (128)          4, 4, 3
-// and the same four as gemm_nt_geglu_*, with at most 4 registers more.
+//   gemm_nt_128x160_{f16,bf16}  128    128 x 160 x 32    4        74752          241 (248)          2, 2, 1
+//   gemm_nt_128x128_{f16,bf16}  128    128 x 128 x 32    4        66560          213 (220)          2, 2, 1
+//   gemm_nt_64x64_{f16,bf16}    128     64 x  64 x 32    4        33280           94 (96)           4, 5, 3
+//   gemm_nt_any_{f16,bf16}      128     64 x  64 x 32    4        33280          128 (128)          4, 4, 3
+// and the same four as gemm_nt_geglu_*, with as many registers; these take no statistics. Statistics of rows are for 128x160.
 // Grid: ceil(M / tile M) * ceil(N / tile N) blocks in x. M, N, K are at least 1, and K below 2^23.
 // The first three need K to be a multiple of 8 and x and W to be aligned to 16 bytes. `any` takes all sizes and loads element by
 // element through registers: for what is rare and small. M and N are free in all of them; y is written, and residual read, in vectors
@@ -40,6 +47,10 @@
 //   Sums staged through shared memory, not stored from fragments: 16-byte stores, not 4-byte ones. Predicted only.
 //   GEGLU in turns of 8: value and gate of an output are in the same place of neighbouring mma tiles, hence of one lane, and only
 //     their product is staged. Predicted only: it saves writing and reading 4 M N bytes.
+//   The layer norm in W and the epilogue, not a pass that writes 2 M K bytes and has them read again. The statistics are taken by the
+//     block that makes x, not from the stages here: 16 blocks of N would each do it, at 8 KB of shared memory a step. Predicted only:
+//     4.4 GB of a step of SD1.5 with 16 images.
+//   Bands as tall as weights that do not stay in L2 need, not always of 8 tiles. Predicted only: 1.3 GB of the same step on an A100.
 #include "../elementwise/activation.cuh"
 #include "statistics.cuh"
 

@@ -4,30 +4,34 @@
 //   x [B, P, X], skip [B, P, S] (null if S = 0), y [B, P, C]   f16 or bf16, channels last: C = X + S, those of x first, P = H W
 //   weight, bias [C]                                           f32
 //   statistics [B, G, chunks, 2]                               f32: of a group in a chunk, mean and sum of squares about it
-// Two launches. `statistics` cuts the positions of a sample into chunks, one block each, so that a batch of one fills the GPU;
-// `apply` merges the chunks of its sample (Chan, Golub & LeVeque 1979), which costs 8 G chunks bytes out of L2 a block, and
+// Two launches. `statistics` cuts the positions of a sample into chunks, one block each, so that a batch of one fills the GPU. Where the
+// products that made x and skip left statistics (../gemm/statistics.cuh), [B P / 32, X / 2, 2] and [B P / 32, S / 2, 2], `merge` takes its
+// place and reads those: P is a multiple of 32 then, X and the channels of a group of 2. `apply` merges the chunks of its sample (Chan, Golub & LeVeque 1979), which costs 8 G chunks bytes out of L2 a block, and
 // writes y. y must overlap nothing.
 //
 // Within a chunk every channel is summed relative to its value at the first position of the chunk, so that a mean far from zero
 // costs no precision. The order of sums depends on P, C and the chunks alone. So take the chunks from P and C, and nothing but
 // the blocks of `apply` from B:
 //   chunks = min(64, ceil(P C / 16384)), chunk = ceil(P / chunks), then chunks = ceil(P / chunk)
+//   of `merge`: chunks = min(64, ceil(P / 1024)), chunk = 32 ceil(P / 32 / chunks), then chunks = ceil(P / chunk)
 //   block_positions: whatever gives some 4 blocks an SM, but at least 16384 / C
 //
 // Entries                                   threads   grid                               dynamic shared bytes (and static)
 //   group_norm_statistics_{f16,bf16}          320     (chunks, B)                        8 C (20480; `any` 2560)
 //   group_norm_apply_{f16,bf16}               320     (ceil(P / block_positions), B)     8 G
 //   group_norm_{statistics,apply}_any_{f16,bf16}      the same
+//   group_norm_merge_{f16,bf16}               320     (chunks, B)                        0; nothing it reads has the storage type
 // The first two need X and S to be multiples of 8 and all pointers of 16 bytes; `any` reads element by element.
 // At most 64 registers, so 3 blocks an SM. 320 threads are 8, 4, 2, 1 rows of SD's 320, 640, 1280, 2560 channels.
 //
-// Moves 6 bytes an element (statistics read 2, apply 2 and 2) for about 3 FLOP and 3, with SiLU 9: memory binds, in L2 where x
+// Moves 6 bytes an element (statistics read 2, apply 2 and 2), with `merge` 4.3, for about 3 FLOP and 3, with SiLU 9: memory binds, in L2 where x
 // has just been written and fits. Predicted: 0.85 of the copy bandwidth for large P. Measured: not yet.
 //
 // Ladder
 //   Chunks of positions, not a block for each group: a group of 10 channels is 20 bytes of every row, no sector. Predicted.
 //   Merging in `apply`, not in a launch of its own: with at most 64 chunks it reads at most 16 KB of L2 a block; a launch costs a
 //     microsecond 61 times a step. Predicted.
+//   Statistics from the products before, where they are: 2.7 GB of a step of SD1.5 with 16 images are not read. Predicted.
 #include "../common.cuh"
 #include "../elementwise/activation.cuh"
 
@@ -302,7 +306,6 @@ __device__ inline void group_norm_apply(T* y, const T* x, const T* skip, const f
         group_norm_apply<T, N>(y, x, skip, statistics, weight, bias, p);                                          \
     }
 
-// The storage type is not that of anything here: the entries are named as all others.
 #define GROUP_NORM_MERGE(T)                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                               \
         group_norm_merge_##T(float2* statistics, const float2* x, const float2* skip, GroupNormParams p) {      \

@@ -2,15 +2,18 @@
 //
 //   x, y [rows, C]     f16 or bf16, row-major; y may be x
 //   weight, bias [C]   f32
+// `statistics` writes the mean of each row, and the sum of squares about it, [rows, 1, 2] f32, for a linear layer that has the norm in
+// its weights (../gemm/gemm_nt.cu), where the product that made x left none.
 // Statistics in two passes, mean first, in an order that depends on C and on whether pointers are multiples of 16 bytes.
 //
 // Entries                            threads   grid              shared bytes
 //   layer_norm_forward_{f16,bf16}      128     ceil(rows / 4)    0     C a multiple of 8, at most 2048; pointers of 16 bytes
 //   layer_norm_forward_any_{f16,bf16}  256     rows              64    every C
+//   layer_norm_statistics_{f16,bf16} and layer_norm_statistics_any_{f16,bf16}: as these
 // The first gives a warp a row and keeps it in registers. The second gives a block a row and reads it three times, out of L1 but
 // for the first (62 and 32 registers; 62 and 40 on sm_89); it uses vectors where C is a multiple of 8 and all pointers of 16 bytes.
 //
-// Moves 4 bytes an element for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured:
+// Moves 4 bytes an element (`statistics` 2) for about 7 FLOP: memory binds. Predicted: 0.85 of the copy bandwidth from 2,000 rows on. Measured:
 // not yet.
 #include "../common.cuh"
 
