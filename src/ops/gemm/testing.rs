@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::device::cpu::Isa;
-use crate::device::{Device, Exec, Precision, Tensor};
+use crate::device::{Device, Exec, Precision, Statistics, Tensor};
 pub(crate) use crate::ops::testing::{assert_shape_error, devices, gpus, label, noise, round_to, stored};
 use crate::ops::testing::{keep, try_run};
 use crate::tensor::{DType, HostTensor};
@@ -72,4 +72,22 @@ pub(crate) fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     let different = found.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
     assert!(different.is_none(), "{what}: {:?} at {different:?}", different.map(|i| (found[i], expected[i])));
+}
+
+/// Fails unless `found`, `[parts, 2]`, are near the means and the sums of squares about them of the parts of y, `rows` x `columns`.
+pub(crate) fn assert_statistics(found: &[f32], y: &[f64], [rows, columns]: [usize; 2], kind: Statistics, what: &str) {
+    let [down, across] = kind.parts(rows, columns).unwrap();
+    let [tall, wide] = [rows / down, columns / across];
+    let largest = y.iter().fold(0f64, |a, x| a.max(x.abs()));
+    assert_eq!(found.len(), 2 * down * across, "{what}");
+    for (at, found) in found.as_chunks::<2>().0.iter().enumerate() {
+        let start = at / across * tall * columns + at % across * wide;
+        let values = (0..tall * wide).map(|i| y[start + i / wide * columns + i % wide]);
+        let mean = values.clone().sum::<f64>() / (tall * wide) as f64;
+        let squares: f64 = values.map(|x| (x - mean).powi(2)).sum();
+        // Sums of products in f32, of numbers up to the largest; squares lose no more than that to the mean.
+        assert!((f64::from(found[0]) - mean).abs() <= 1e-6 * largest, "{what}: mean {} for {mean} at {at}", found[0]);
+        let allowed = 2e-5 * squares + 1e-9 * largest * largest;
+        assert!((f64::from(found[1]) - squares).abs() <= allowed, "{what}: squares {} for {squares} at {at}", found[1]);
+    }
 }

@@ -2,14 +2,25 @@
 
 use super::*;
 use crate::ops::gemm::tiling::{CONV2D, Tiling};
+use crate::ops::testing::keep;
 
 impl Data {
     /// With one kernel.
     fn run_by(&self, device: &Device, tiling: &Tiling) -> Vec<f32> {
+        self.run_with(device, tiling, keep)
+    }
+
+    /// The statistics that a kernel takes of the result.
+    fn statistics_by(&self, device: &Device, tiling: &Tiling) -> Vec<f32> {
+        self.run_with(device, tiling, |y, out| keep(&y.statistics(Statistics::Channels).unwrap(), out))
+    }
+
+    /// With one kernel, and what `keep` keeps of its result.
+    fn run_with(&self, device: &Device, tiling: &Tiling, keep: fn(&Tensor<'_>, &mut Vec<f32>) -> Result<()>) -> Vec<f32> {
         let Case { batch, size: [height, width], channels: [c1, c2], outputs, upsample, .. } = self.case;
         let [rows, columns] = self.case.result();
-        let layer = self.layer(device, Precision::F32, Algorithm::Direct);
-        run(device, |e| {
+        let layer = self.layer(device, Precision::F32, Algorithm::Direct).with_statistics();
+        crate::ops::testing::run(device, |e, kept| {
             let (x, skip) = (e.input([batch, height, width, c1], &self.x)?, e.input([batch, height, width, c2], &self.skip)?);
             let residual = e.input([batch, rows, columns, outputs], &self.residual)?;
             let channel_bias = e.input([outputs], &self.channel_bias)?;
@@ -17,9 +28,8 @@ impl Data {
             let mut out = e.alloc([batch, rows, columns, outputs], device.storage())?;
             let fused = Fused { skip, upsample, channel_bias: Some(&channel_bias), residual: Some(&residual) };
             gpu::convolve(e, tiling, &layer, &x, fused, &mut out)?;
-            Ok(out)
+            keep(&out, kept)
         })
-        .unwrap()
     }
 
     /// Of image `b` alone.
@@ -63,6 +73,32 @@ fn vector_cases() -> Vec<Case> {
 impl Case {
     fn sized(self, size: [usize; 2]) -> Case {
         Case { size, ..self }
+    }
+}
+
+/// Of whole parts: strided, enlarged, of two inputs, beyond a tile, of channels that fill none.
+#[test]
+fn statistics_are_those_of_the_result() {
+    let conv = Case::square;
+    for case in [
+        conv("two images", 2, 8, 8, 24),
+        conv("columns beyond a tile", 1, 0, 16, 168).sized([4, 8]),
+        Case { channels: [16, 8], kernel: 1, ..conv("two inputs", 1, 8, 0, 34) },
+        Case { stride: 2, ..conv("down", 1, 16, 8, 6) },
+        Case { upsample: Some([8, 12]), ..conv("up", 1, 0, 8, 40).sized([4, 6]) },
+    ] {
+        let data = Data::new(case, integers);
+        let [rows, columns] = case.result();
+        for device in gpus() {
+            let exact: Vec<f64> = data.reference(&device, Precision::F32).iter().map(|sum| sum.exact).collect();
+            let mut first: Option<Vec<f32>> = None;
+            for tiling in &CONV2D {
+                let found = data.statistics_by(&device, tiling);
+                let what = format!("{case:?} by {tiling:?} on {}", label(&device));
+                assert_statistics(&found, &exact, [case.batch * rows * columns, case.outputs], Statistics::Channels, &what);
+                assert_same_bits(&found, first.get_or_insert_with(|| found.clone()), &what);
+            }
+        }
     }
 }
 
