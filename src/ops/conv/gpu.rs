@@ -50,9 +50,7 @@ pub(super) fn conv2d<'e>(
     let channels = [x.shape().last(), fused.skip.map_or(0, |skip| skip.shape().last())];
     let vectors = x.is_aligned() && fused.skip.is_none_or(Tensor::is_aligned) && channels.iter().all(|c| c.is_multiple_of(LANES));
     let result = [out.shape().rows(), out.shape().last()];
-    let Some(tiling) = Tiling::choose(&CONV2D, result, gpu.multiprocessors(), |tiling| tiling.vectors == vectors) else {
-        return Ok(());
-    };
+    let tiling = Tiling::choose(&CONV2D, result, gpu.multiprocessors(), |tiling| tiling.vectors == vectors)?;
     convolve(exec, &tiling, layer, x, fused, out)
 }
 

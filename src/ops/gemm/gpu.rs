@@ -82,13 +82,10 @@ pub(super) fn linear<'e>(
 ) -> Result<()> {
     let vectors = x.is_aligned() && x.shape().last().is_multiple_of(LANES);
     let result = [x.shape().rows(), layer.packed.columns()];
+    // Of an input without vectors no kernel takes statistics of rows: the norm that follows does.
     let rows = layer.statistics == Some(Statistics::Rows) && out.shape().last().is_multiple_of(Statistics::PART_COLUMNS);
-    let fit = |tiling: &Tiling| tiling.vectors == vectors && (!rows || tiling.takes_rows());
-    let family = tilings(activation);
-    // An input without vectors has no statistics of rows: its norm takes them itself.
-    let tiling = Tiling::choose(family, result, gpu.multiprocessors(), fit)
-        .or_else(|| Tiling::choose(family, result, gpu.multiprocessors(), |tiling| tiling.vectors == vectors));
-    let Some(tiling) = tiling else { return Ok(()) };
+    let fit = |tiling: &Tiling| tiling.vectors == vectors && (!(rows && vectors) || tiling.takes_rows());
+    let tiling = Tiling::choose(tilings(activation), result, gpu.multiprocessors(), fit)?;
     product(exec, &tiling, layer, x, norm, activation, residual, out)
 }
 

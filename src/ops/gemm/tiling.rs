@@ -1,8 +1,8 @@
 //! How the result of a product is cut into tiles: the choice among kernels that differ in nothing else.
 
-use crate::Result;
 use crate::device::{Entries, Launch, Statistics, entries};
 use crate::tensor::DType;
+use crate::{Error, Result};
 
 /// One kernel of a family: the tile of a block. The choice changes no bit of the result.
 #[derive(Clone, Copy, Debug)]
@@ -112,9 +112,13 @@ impl Tiling {
     }
 
     /// The fastest of a family for a result, of those that fit.
-    pub fn choose(family: &[Tiling], result: [usize; 2], multiprocessors: u32, fit: impl Fn(&Tiling) -> bool) -> Option<Tiling> {
+    ///
+    /// # Errors
+    /// An internal error if none does.
+    pub fn choose(family: &[Tiling], result: [usize; 2], multiprocessors: u32, fit: impl Fn(&Tiling) -> bool) -> Result<Tiling> {
         let time = |tiling: &Tiling| tiling.time(result, multiprocessors as usize);
-        family.iter().copied().filter(fit).min_by(|a, b| time(a).total_cmp(&time(b)))
+        let fastest = family.iter().copied().filter(fit).min_by(|a, b| time(a).total_cmp(&time(b)));
+        fastest.ok_or_else(|| Error::Internal { op: "tiling", message: format!("no kernel takes a result of {result:?}") })
     }
 
     /// Can take statistics of rows: its warps have as many columns as their parts.
@@ -139,17 +143,16 @@ mod tests {
     #[test]
     fn large_results_get_large_tiles_and_small_ones_many() {
         const H100: u32 = 132;
-        let tile =
-            |family: &[Tiling], result| Tiling::choose(family, result, H100, |tiling| tiling.vectors).map(|tiling| tiling.tile);
-        assert_eq!(tile(&LINEAR, [8192, 320]), Some([128, 160]));
-        assert_eq!(tile(&GEGLU, [32768, 2560]), Some([128, 160]));
-        assert_eq!(tile(&CONV2D, [32768, 640]), Some([128, 160]));
-        assert_eq!(tile(&LINEAR, [32768, 1024]), Some([128, 128]));
-        assert_eq!(tile(&LINEAR, [154, 640]), Some([64, 64]));
-        assert_eq!(tile(&CONV2D, [1 << 18, 3]), Some([128, 32]));
+        let tile = |family: &[Tiling], result| Tiling::choose(family, result, H100, |tiling| tiling.vectors).unwrap().tile;
+        assert_eq!(tile(&LINEAR, [8192, 320]), [128, 160]);
+        assert_eq!(tile(&GEGLU, [32768, 2560]), [128, 160]);
+        assert_eq!(tile(&CONV2D, [32768, 640]), [128, 160]);
+        assert_eq!(tile(&LINEAR, [32768, 1024]), [128, 128]);
+        assert_eq!(tile(&LINEAR, [154, 640]), [64, 64]);
+        assert_eq!(tile(&CONV2D, [1 << 18, 3]), [128, 32]);
         let rows = Tiling::choose(&LINEAR, [154, 640], H100, |tiling| tiling.takes_rows());
-        assert_eq!(rows.map(|tiling| tiling.tile), Some([128, 160]));
-        assert!(Tiling::choose(&LINEAR, [8192, 322], H100, |_| false).is_none());
+        assert_eq!(rows.unwrap().tile, [128, 160]);
+        assert!(Tiling::choose(&LINEAR, [8192, 322], H100, |_| false).is_err());
         assert_eq!(LINEAR[0].band(8192 * 640, 8192, 1 << 20), 8);
         assert_eq!(LINEAR[0].band(8192 * 2560, 8192, 1 << 24), 25);
         assert_eq!(LINEAR[0].band(512 * 2560, 512, 1 << 24), 4);
