@@ -2,8 +2,9 @@
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Weights, Window, product};
 use crate::device::{Buffer, Cpu, Device, Exec, Precision};
-use crate::tensor::{DType, HostTensor};
+use crate::tensor::{DType, HostTensor, PackedLayout};
 use crate::{Error, Result};
+use std::cell::LazyCell;
 
 /// Weights in the layout of the device, with a bias; or only their extents, if the tensors were declared without data.
 #[derive(Debug)]
@@ -30,16 +31,34 @@ pub(crate) struct Matrix {
     pub bias: Buffer,
 }
 
+/// Version of what is kept of weights for the next load: of the bytes of every buffer made by [`Matrix::pack`], [`Buffer::of`] and others that
+/// [keep](HostTensor::keep) theirs. Count up when one of them makes other bytes of the same tensors under the same name; a test notices.
+const LAYOUT: u32 = 1;
+
+/// How weights are packed for a device; none where they are not kept: a CPU packs them by itself.
+pub(crate) fn packed_layout(device: &Device) -> Option<PackedLayout> {
+    let storage = matches!(device, Device::Gpu(gpu) if !gpu.is_predicted()).then(|| device.storage());
+    storage.map(|storage| PackedLayout { version: LAYOUT, storage })
+}
+
 /// Rows of a turn of values or gates: columns of the kernels' `mma` tile.
 const TURN: usize = 8;
 
 impl Matrix {
-    /// `read(i, row)` gives row i of the file, `[channels, taps]`.
-    fn pack(device: &Device, dtype: DType, layout: Layout, bias: &[f32], read: impl Fn(usize, &mut [f32])) -> Result<Matrix> {
+    /// `read(i, row)` gives row i of the file, `[channels, taps]`. The buffers are kept under the name of `first`.
+    fn pack(
+        device: &Device,
+        dtype: DType,
+        layout: Layout,
+        first: &HostTensor<'_>,
+        bias: &LazyCell<Vec<f32>, impl FnOnce() -> Vec<f32>>,
+        read: impl Fn(usize, &mut [f32]),
+    ) -> Result<Matrix> {
         let order = Matrix::order(layout);
-        let biases: Vec<f32> = order.iter().map(|row| row.map_or(0.0, |row| bias[row])).collect();
+        let [rows, biases] = if layout.gated { ["gated rows", "gated bias"] } else { ["rows", "bias"] };
         let mut channels_first = vec![0.0; layout.channels * layout.taps];
-        let weight = Buffer::from_rows(device, [order.len(), layout.taps, layout.channels], dtype, |i, out| {
+        let shape = [order.len(), layout.taps, layout.channels];
+        let weight = Buffer::from_rows(device, first.keep(rows), shape, dtype, |i, out| {
             let Some(row) = order[i] else { return out.fill(0.0) };
             if layout.taps == 1 {
                 return read(row, out);
@@ -49,7 +68,10 @@ impl Matrix {
                 out.iter_mut().zip(channels_first[tap..].iter().step_by(layout.taps)).for_each(|(out, &x)| *out = x);
             }
         })?;
-        Ok(Matrix { weight, bias: Buffer::from_f32(device, [order.len()], DType::F32, &biases)? })
+        let bias = Buffer::from_rows(device, first.keep(biases), [order.len()], DType::F32, |i, out| {
+            out[0] = order[i].map_or(0.0, |row| bias[row]);
+        })?;
+        Ok(Matrix { weight, bias })
     }
 
     /// Rows of the file in the order of the kernels.
@@ -71,6 +93,7 @@ impl Packed {
         layout: Layout,
         parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)],
     ) -> Result<Packed> {
+        let Some((first, _)) = parts.first() else { return Err(Error::shape(op, "a layer without parts")) };
         let row = layout.channels * layout.taps;
         for (weight, bias) in parts {
             let rows = weight.shape.first().copied().unwrap_or(0);
@@ -83,15 +106,19 @@ impl Packed {
         if declared && !device.is_predicted() {
             return Ok(Packed { layout, dtype, weights: None });
         }
-        let mut bias = vec![0.0; layout.columns()];
-        let mut first = 0;
-        for (weight, b) in parts {
-            let rows = weight.shape[0];
-            if let Some(b) = b {
-                b.copy_f32(0, &mut bias[first..first + rows]);
+        // Not read where a GPU is given what was kept.
+        let bias = LazyCell::new(|| {
+            let mut bias = vec![0.0; layout.columns()];
+            let mut first = 0;
+            for (weight, b) in parts {
+                let rows = weight.shape[0];
+                if let Some(b) = b {
+                    b.copy_f32(0, &mut bias[first..first + rows]);
+                }
+                first += rows;
             }
-            first += rows;
-        }
+            bias
+        });
         let read = |mut output: usize, out: &mut [f32]| {
             for (weight, _) in parts {
                 if output < weight.shape[0] {
@@ -102,7 +129,7 @@ impl Packed {
         };
         let weights = match device {
             Device::Cpu(cpu) => Held::Cpu(Weights::pack(cpu, precision, layout, &bias, read)?),
-            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, &bias, read)?),
+            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, first, &bias, read)?),
         };
         Ok(Packed { layout, dtype, weights: Some(weights) })
     }
