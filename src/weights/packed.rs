@@ -338,7 +338,8 @@ impl Writer {
         let temporary = temporary_path(&path);
         remove_if_there(&temporary)?; // of a process that was killed
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(Error::io("create", &temporary))?;
-        let metadata = json!({"identity": identity, "source": source.to_str().unwrap_or_default(), "made_by": format!("syntic {VERSION}")});
+        let metadata =
+            json!({"identity": identity, "source": source.to_str().unwrap_or_default(), "made_by": format!("syntic {VERSION}")});
         let mut writer = Writer {
             path,
             temporary,
