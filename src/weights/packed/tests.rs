@@ -180,7 +180,11 @@ fn all_buffers_are_kept_and_the_same_in_one_version() {
     let mut sums = networks.concat();
     sums.sort();
     let found = (packed_layout(&sim()).unwrap().version, &sha256_hex(sums.concat().as_bytes())[..16]);
-    assert_eq!(found, (1, "07ac72129ab27a4e"), "weights are packed otherwise: count LAYOUT up, where they are, and put the hash here");
+    assert_eq!(
+        found,
+        (1, "07ac72129ab27a4e"),
+        "weights are packed otherwise: count LAYOUT up, where they are, and put the hash here"
+    );
 }
 
 #[test]
