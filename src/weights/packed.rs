@@ -7,7 +7,7 @@
 //! <cache>/packed/unet-0123456789abcdef.f16.safetensors
 //!   header          padded to a length that was set aside before the data was written, which is when its entries are known
 //!     __metadata__  identity    what the data was made of and how: see `identity`
-//!                   source      folder of the component; once it is gone, so is this file
+//!                   source      folder of the component; without it the file is removed, in time
 //!                   crc32 NAME  checksum of a buffer
 //!     NAME          type, shape and place of a buffer: "conv_in.weight rows", the first tensor it is made of and what was done with it
 //!   data            the buffers as they lie in the GPU's memory, in the order in which the model asks for them
@@ -23,6 +23,9 @@
 //!
 //! **Many at once.** The first to lock `.NAME.lock` writes, under a temporary name that becomes NAME when all is there; others go on without.
 //! A file in use is replaced, never written to.
+//!
+//! **One machine.** Machines that share the folder, but have copies of a model under the same path, would replace each other's file at every
+//! start: give each a folder of its own. What tells machines apart tells containers apart too, so it is not part of the name.
 //!
 //! `SYNTIC_PACKED` is the folder, or `off`; else it is `packed` in the folder of [`builtin`](super::builtin). It can be removed at any time. Where
 //! it cannot be written the model is loaded all the same, and [`Packing::problem`] says why.
@@ -55,6 +58,9 @@ const RELEASE_EVERY: usize = 64 << 20;
 
 /// A source is not trusted to get another time when it changes until this long after it did: the coarsest file systems count in 2 seconds.
 const TICK: Duration = Duration::from_secs(2);
+
+/// Age from which the packed weights of a model that is not there are removed: it may be on a disk that will be back, or another machine's.
+const ORPHAN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What became of the packed weights of a component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -426,9 +432,10 @@ impl Drop for Writer {
     }
 }
 
-/// Removes the packed weights of models that are not there any more from the folder of `kept`.
+/// Removes old packed weights of models that are not there any more from the folder of `kept`.
 fn remove_orphans(kept: &Path) {
-    for path in kept.parent().into_iter().flat_map(kept_files) {
+    let age = |path: &Path| path.metadata().ok()?.modified().ok()?.elapsed().ok();
+    for path in kept.parent().into_iter().flat_map(kept_files).filter(|path| age(path).is_some_and(|age| age > ORPHAN_AGE)) {
         let source = WeightFile::open(&path).ok().and_then(|file| file.metadata().remove("source"));
         if source.is_some_and(|source| !source.is_empty() && !Path::new(&source).exists()) {
             _ = remove_if_there(&path);

@@ -377,8 +377,13 @@ fn models_that_are_gone_are_not_kept() {
     let path = fixture.kept();
     drop(gone);
     assert_eq!(fixture.load(&device).packing, STORED);
+    assert!(path.exists(), "it may come back");
+    let old = |path: &Path| File::options().append(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    fixture.names(true).iter().for_each(|name| old(&fixture.packed.path().join(name)));
+    let third = Fixture::new();
+    assert_eq!(third.load_in(&device, folder()).packing, STORED);
     assert!(!path.exists());
-    fixture.kept();
+    assert_eq!((fixture.names(true).len(), fixture.load(&device).packing), (2, TAKEN));
 }
 
 #[test]
