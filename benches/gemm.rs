@@ -191,7 +191,13 @@ impl Bench {
 }
 
 fn host<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {
-    HostTensor { name: "weight".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+    HostTensor {
+        name: "weight".into(),
+        shape: shape.into(),
+        dtype: DType::F32,
+        bytes: Some(bytemuck::cast_slice(values)),
+        store: None,
+    }
 }
 
 /// A layer, or nothing if the processor has no bf16.

@@ -131,6 +131,57 @@ pub struct HostTensor<'a> {
     pub dtype: DType,
     /// Raw bytes, of any alignment.
     pub bytes: Option<&'a [u8]>,
+    /// Who keeps what is made of it for a GPU, if anybody does.
+    pub store: Option<&'a dyn PackedStore>,
+}
+
+/// Keeps what buffers of a GPU are filled with, by name, so that the next load need not make it again.
+pub trait PackedStore: fmt::Debug + Sync {
+    /// The bytes kept under `name`, if they are of this type and shape, and whole.
+    fn find(&self, name: &str, dtype: DType, shape: &[usize]) -> Option<&[u8]>;
+
+    /// Begins what is to be kept under `name`, whose bytes are [appended](PackedStore::append) in order.
+    fn begin(&self, name: &str, dtype: DType, shape: &[usize]);
+
+    /// The next bytes of what was begun last.
+    fn append(&self, bytes: &[u8]);
+}
+
+/// What a buffer is kept as: a name of its own in a store.
+#[derive(Clone, Debug)]
+pub struct Keep<'a> {
+    store: &'a dyn PackedStore,
+    name: String,
+}
+
+impl<'a> Keep<'a> {
+    /// The bytes that are kept.
+    pub(crate) fn find(&self, dtype: DType, shape: Shape) -> Option<&'a [u8]> {
+        self.store.find(&self.name, dtype, shape.dims()).filter(|bytes| shape.bytes(dtype) == Some(bytes.len()))
+    }
+
+    /// Keeps what is appended to the store that this returns.
+    pub(crate) fn begin(&self, dtype: DType, shape: Shape) -> &'a dyn PackedStore {
+        self.store.begin(&self.name, dtype, shape.dims());
+        self.store
+    }
+}
+
+/// How weights are packed for a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedLayout {
+    /// Changes with the code that packs.
+    pub version: u32,
+    /// Element type of matrices and tables.
+    pub storage: DType,
+}
+
+impl<'a> HostTensor<'a> {
+    /// What a buffer is kept as that is made of this tensor, and of others of its layer. `what` says how, and no other buffer made of this
+    /// tensor has the same.
+    pub fn keep(&self, what: &str) -> Option<Keep<'a>> {
+        self.store.map(|store| Keep { store, name: format!("{} {what}", self.name) })
+    }
 }
 
 impl HostTensor<'_> {
@@ -225,7 +276,7 @@ mod tests {
     }
 
     fn tensor(dtype: DType, bytes: &[u8], len: usize) -> HostTensor<'_> {
-        HostTensor { name: "t".into(), shape: vec![len], dtype, bytes: Some(bytes) }
+        HostTensor { name: "t".into(), shape: vec![len], dtype, bytes: Some(bytes), store: None }
     }
 
     /// Every conversion, from an odd address, whole and in part, over more than one block of the f16 path.
@@ -256,7 +307,7 @@ mod tests {
 
     #[test]
     fn declared_tensors_read_as_zeros() {
-        let t = HostTensor { name: "t".into(), shape: vec![2, 3], dtype: DType::F32, bytes: None };
+        let t = HostTensor { name: "t".into(), shape: vec![2, 3], dtype: DType::F32, bytes: None, store: None };
         assert!(t.is_declared() && t.len() == 6);
         assert_eq!(t.to_f32(), [0.0; 6]);
     }

@@ -3,8 +3,9 @@
 use super::print;
 use serde::Serialize;
 use std::fmt;
+use std::path::Path;
 use syntic::device::{Card, CudaState, Host, KernelState, Survey};
-use syntic::weights::{Cache, caches};
+use syntic::weights::{Cache, PackedFolder, caches, packed_weights};
 use syntic::{Error, Result};
 
 /// Flags of `syntic doctor`.
@@ -20,17 +21,18 @@ struct Findings {
     #[serde(flatten)]
     machine: Survey,
     caches: Vec<Cache>,
+    packed: PackedFolder,
 }
 
 /// Runs the command. What is missing is a finding, not an error.
 pub fn run(args: Args) -> Result<()> {
-    let findings = Findings { machine: Survey::new(), caches: caches() };
+    let findings = Findings { machine: Survey::new(), caches: caches(), packed: packed_weights() };
     if args.json {
         let json = serde_json::to_string(&findings).map_err(|e| Error::Internal { op: "doctor", message: e.to_string() })?;
         print(json);
         return Ok(());
     }
-    let Findings { machine, caches } = findings;
+    let Findings { machine, caches, packed } = findings;
     line("syntic", machine.version);
     let reason = machine.used.because.map(|reason| format!(" ({reason})")).unwrap_or_default();
     line("will use", format_args!("{}{reason}", machine.used.device));
@@ -38,6 +40,7 @@ pub fn run(args: Args) -> Result<()> {
     show_cuda(&machine.cuda);
     show_kernels(&machine.kernels);
     caches.iter().for_each(show_cache);
+    show_packed(&packed);
     Ok(())
 }
 
@@ -85,4 +88,9 @@ fn show_cache(cache: &Cache) {
     let folder = cache.folder.as_ref().map_or("no folder for it".into(), |folder| folder.display().to_string());
     let models = if cache.models.is_empty() { "nothing there".into() } else { cache.models.join(", ") };
     line("models", format_args!("{}: {models} ({folder})", cache.name));
+}
+
+fn show_packed(packed: &PackedFolder) {
+    let files = |folder| format!("{} files, {} ({})", packed.files, gib(packed.bytes), Path::display(folder));
+    line("packed", packed.folder.as_deref().map_or_else(|| "weights are not kept".into(), files));
 }

@@ -4,8 +4,9 @@ use super::config::{ClipConfig, EndOfText};
 use super::model::ClipModel;
 use super::preprocess::PreprocessConfig;
 use crate::device::{Arena, Device};
+use crate::ops::gemm::packed_layout;
 use crate::tokenizer::ClipTokenizer;
-use crate::weights::{BUILTIN, Checkpoint, Naming, find_model, read_json};
+use crate::weights::{BUILTIN, Checkpoint, Loader, Naming, find_model, read_json};
 use crate::{Error, Result};
 use image::RgbImage;
 use rayon::prelude::*;
@@ -47,7 +48,8 @@ impl Clip {
         config.text.check_tokenizer(&tokenizer)?;
         check_end(&config_path, config.end_of_text, &tokenizer)?;
         let checkpoint = Checkpoint::open(&folder, Naming::CLIP)?;
-        let model = checkpoint.load(|loader| ClipModel::new(config.clone(), device, loader))?;
+        let new = |loader: &Loader<'_>| ClipModel::new(config.clone(), device, loader);
+        let (model, _) = checkpoint.load_packed(packed_layout(device), new)?;
         Ok(Clip { device: device.clone(), model, preprocess, tokenizer })
     }
 

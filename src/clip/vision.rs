@@ -161,9 +161,10 @@ fn with_class(device: &Device, class: &HostTensor<'_>, positions: &HostTensor<'_
     if positions.is_declared() {
         return Buffer::try_zeros(device, shape, device.storage());
     }
-    let mut table = positions.to_f32();
-    table.iter_mut().zip(class.to_f32()).for_each(|(p, c)| *p += c);
-    Buffer::from_f32(device, shape, device.storage(), &table)
+    Buffer::from_rows(device, positions.keep("with class"), shape, device.storage(), |_, table| {
+        positions.copy_f32(0, table);
+        table.iter_mut().zip(class.to_f32()).for_each(|(p, c)| *p += c);
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::Device;
 use super::gpu::{DeviceMemory, Gpu};
 use super::tensor::Place;
-use crate::tensor::{DType, HostTensor, Shape};
+use crate::tensor::{DType, HostTensor, Keep, Shape};
 use crate::{Error, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -112,7 +112,8 @@ impl Buffer {
         match &buffer.memory {
             Memory::Host(_) => tensor.copy_f32(0, buffer.f32_mut()),
             Memory::Device(memory) => {
-                memory.gpu().write_with(memory.address(), dtype, tensor.len(), |start, out| tensor.copy_f32(start, out))?;
+                let keep = tensor.keep("values");
+                memory.gpu().write_with(memory.address(), dtype, buffer.shape, keep, |start, out| tensor.copy_f32(start, out))?;
             }
         }
         Ok(buffer)
@@ -136,26 +137,26 @@ impl Buffer {
     }
 
     /// A buffer holding rows, the last extents of `shape` after the first, as `dtype`. `row(i, values)` gives row i; it is asked for them
-    /// in order.
+    /// in order; for none if the buffer is on a GPU and its content is kept.
     ///
     /// # Errors
     /// As [`Buffer::try_zeros`].
     pub fn from_rows(
         device: &Device,
+        keep: Option<Keep<'_>>,
         shape: impl Into<Shape>,
         dtype: DType,
         mut row: impl FnMut(usize, &mut [f32]),
     ) -> Result<Buffer> {
         let mut buffer = Buffer::undefined(device, shape.into(), dtype)?;
-        let len = buffer.shape.len();
-        let width = len / buffer.shape.dims()[0].max(1);
+        let width = buffer.shape.len() / buffer.shape.dims()[0].max(1);
         match &buffer.memory {
             Memory::Host(_) => {
                 buffer.f32_mut().chunks_exact_mut(width.max(1)).enumerate().for_each(|(i, values)| row(i, values));
             }
             Memory::Device(memory) => {
                 let (mut values, mut held) = (vec![0.0; width], None);
-                memory.gpu().write_with(memory.address(), dtype, len, |mut start, mut out| {
+                memory.gpu().write_with(memory.address(), dtype, buffer.shape, keep, |mut start, mut out| {
                     while !out.is_empty() {
                         let (i, from) = (start / width, start % width);
                         if held.replace(i) != Some(i) {

@@ -8,7 +8,7 @@ use super::kernels;
 use super::launch::{Arguments, Launch};
 use super::signature::Signature;
 use super::{cuda, lock, predict, sim};
-use crate::tensor::DType;
+use crate::tensor::{DType, Keep, Shape};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fmt;
@@ -230,15 +230,30 @@ impl Gpu {
         })
     }
 
-    /// Writes `len` values at `to`, converted to `dtype`. `make` is asked for them block by block: it fills what it gets from an element on.
-    pub(super) fn write_with(&self, to: u64, dtype: DType, len: usize, mut make: impl FnMut(usize, &mut [f32])) -> Result<()> {
+    /// Writes a buffer of `shape` at `to`: the bytes that are kept, or else values converted to `dtype`, which are kept then. `make` is asked
+    /// for them block by block: it fills what it gets from an element on.
+    pub(super) fn write_with(
+        &self,
+        to: u64,
+        dtype: DType,
+        shape: Shape,
+        keep: Option<Keep<'_>>,
+        mut make: impl FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        if let Some(bytes) = keep.as_ref().and_then(|keep| keep.find(dtype, shape)) {
+            return self.upload(to, bytes.len(), &mut |offset, piece| piece.copy_from_slice(&bytes[offset..][..piece.len()]));
+        }
+        let store = keep.map(|keep| keep.begin(dtype, shape));
         let size = dtype.size();
         let mut block = [0.0; BLOCK];
-        self.upload(to, len * size, &mut |offset, piece| {
+        self.upload(to, shape.len() * size, &mut |offset, piece| {
             for (i, part) in piece.chunks_mut(BLOCK * size).enumerate() {
                 let block = &mut block[..part.len() / size];
                 make(offset / size + i * BLOCK, block);
                 encode(dtype, block, part);
+            }
+            if let Some(store) = store {
+                store.append(piece);
             }
         })
     }

@@ -164,7 +164,13 @@ fn sizes_that_kernels_do_not_count_to_are_refused() {
     let zeros = vec![0.0; 1 << 23];
     let weights = |shape: &[usize]| {
         let values = &zeros[..shape.iter().product()];
-        HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+        HostTensor {
+            name: "w".into(),
+            shape: shape.into(),
+            dtype: DType::F32,
+            bytes: Some(bytemuck::cast_slice(values)),
+            store: None,
+        }
     };
 
     refuse("softmax_forward_f16: rows: 2147483648", &|exec| softmax(exec, &alloc(exec, &[much, 8])?, 1.0).map(drop));

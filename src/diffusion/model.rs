@@ -6,7 +6,8 @@ use super::unet::{Unet, UnetConfig};
 use super::vae::{VaeConfig, VaeDecoder, VaeEncoder};
 use crate::clip::text::{TextConfig, TextEncoder};
 use crate::device::{Device, Precision};
-use crate::weights::{Arch, Component, Loader, ModelDir, NamedShapes, read_json};
+use crate::ops::gemm::packed_layout;
+use crate::weights::{Arch, Component, Loader, ModelDir, NamedShapes, Packing, read_json};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -159,6 +160,8 @@ pub struct StableDiffusion {
     pub unet: Unet,
     /// Latents to images.
     pub vae: VaeDecoder,
+    /// Why the next load has to convert the weights again, if so and if that can be helped.
+    pub unkept: Option<String>,
 }
 
 impl StableDiffusion {
@@ -169,10 +172,11 @@ impl StableDiffusion {
     /// [`Error::Usage`] for the files themselves; those of [`ModelSpec::read`].
     pub fn load(model: &ModelDir, device: &Device, precision: Precision) -> Result<StableDiffusion> {
         let spec = ModelSpec::read(model)?;
-        let text = load_text_encoder(model, device)?;
-        let unet = load_unet(model, device, precision)?;
-        let vae = load_vae_decoder(model, device, precision)?;
-        Ok(StableDiffusion { device: device.clone(), spec, text, unet, vae })
+        let (text, text_packing) = text_encoder(model, device)?;
+        let (unet, unet_packing) = unet(model, device, precision)?;
+        let (vae, vae_packing) = vae_decoder(model, device, precision)?;
+        let unkept = [text_packing, unet_packing, vae_packing].into_iter().find_map(|packing| packing.problem);
+        Ok(StableDiffusion { device: device.clone(), spec, text, unet, vae, unkept })
     }
 }
 
@@ -181,9 +185,14 @@ impl StableDiffusion {
 /// # Errors
 /// As [`StableDiffusion::load`].
 pub fn load_text_encoder(model: &ModelDir, device: &Device) -> Result<TextEncoder> {
+    text_encoder(model, device).map(|(text, _)| text)
+}
+
+fn text_encoder(model: &ModelDir, device: &Device) -> Result<(TextEncoder, Packing)> {
     let path = config_path(&model.component(Component::TextEncoder.folder())?);
     let config = TextConfig::parse(&path, &read_json(&path)?)?;
-    model.checkpoint(Component::TextEncoder)?.load(|loader| TextEncoder::new(config.clone(), device, loader))
+    let checkpoint = model.checkpoint(Component::TextEncoder)?;
+    checkpoint.load_packed(packed_layout(device), |loader| TextEncoder::new(config.clone(), device, loader))
 }
 
 /// Loads the denoising network alone.
@@ -191,9 +200,14 @@ pub fn load_text_encoder(model: &ModelDir, device: &Device) -> Result<TextEncode
 /// # Errors
 /// As [`StableDiffusion::load`].
 pub fn load_unet(model: &ModelDir, device: &Device, precision: Precision) -> Result<Unet> {
+    unet(model, device, precision).map(|(unet, _)| unet)
+}
+
+fn unet(model: &ModelDir, device: &Device, precision: Precision) -> Result<(Unet, Packing)> {
     let path = config_path(&model.component(Component::Unet.folder())?);
     let config = UnetConfig::parse(&path, &read_json(&path)?)?;
-    model.checkpoint(Component::Unet)?.load(|loader| Unet::new(config.clone(), device, precision, loader))
+    let checkpoint = model.checkpoint(Component::Unet)?;
+    checkpoint.load_packed(packed_layout(device), |loader| Unet::new(config.clone(), device, precision, loader))
 }
 
 /// Loads the half of the autoencoder that makes images.
@@ -201,10 +215,14 @@ pub fn load_unet(model: &ModelDir, device: &Device, precision: Precision) -> Res
 /// # Errors
 /// As [`StableDiffusion::load`].
 pub fn load_vae_decoder(model: &ModelDir, device: &Device, precision: Precision) -> Result<VaeDecoder> {
+    vae_decoder(model, device, precision).map(|(vae, _)| vae)
+}
+
+fn vae_decoder(model: &ModelDir, device: &Device, precision: Precision) -> Result<(VaeDecoder, Packing)> {
     let path = config_path(&model.component(Component::Vae.folder())?);
     let config = VaeConfig::parse(&path, &read_json(&path)?)?;
     let checkpoint = model.checkpoint(Component::Vae)?.skip(&DECODER_SKIPS);
-    checkpoint.load(|loader| VaeDecoder::new(config.clone(), device, precision, loader))
+    checkpoint.load_packed(packed_layout(device), |loader| VaeDecoder::new(config.clone(), device, precision, loader))
 }
 
 /// Loads the half of the autoencoder that generation does without.
@@ -215,7 +233,8 @@ pub fn load_vae_encoder(model: &ModelDir, device: &Device, precision: Precision)
     let path = config_path(&model.component(Component::Vae.folder())?);
     let config = VaeConfig::parse(&path, &read_json(&path)?)?;
     let checkpoint = model.checkpoint(Component::Vae)?.skip(&["decoder.", "post_quant_conv."]);
-    checkpoint.load(|loader| VaeEncoder::new(config.clone(), device, precision, loader))
+    let new = |loader: &Loader<'_>| VaeEncoder::new(config.clone(), device, precision, loader);
+    checkpoint.load_packed(packed_layout(device), new).map(|(vae, _)| vae)
 }
 
 /// Names and shapes of all tensors of a component, from the `config.json` in `folder`.

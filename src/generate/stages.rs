@@ -168,6 +168,9 @@ impl Stages<'_, '_> {
     fn make_images(&self, ends: &DeviceEnds) -> Result<()> {
         let (started, run) = (Instant::now(), self.run);
         let model = StableDiffusion::load(&run.model, run.device, run.precision)?;
+        if let Some(problem) = &model.unkept {
+            self.events.event(&Event::Warning(problem));
+        }
         let sampling = &run.settings.sampling;
         let scheduler = schedulers::create(sampling.scheduler, &run.spec.scheduler, sampling.steps)?;
         let mut sampler = Sampler::new(&model, scheduler, run.sampler_settings()?, run.batch())?;

@@ -101,7 +101,7 @@ pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
 
 /// A weight of `shape`; only declared without `bytes`.
 pub(crate) fn weight<'a>(name: &str, shape: &[usize], bytes: Option<&'a [u8]>) -> HostTensor<'a> {
-    HostTensor { name: name.into(), shape: shape.to_vec(), dtype: DType::F32, bytes }
+    HostTensor { name: name.into(), shape: shape.to_vec(), dtype: DType::F32, bytes, store: None }
 }
 
 /// x as a number of type `dtype`.

@@ -108,13 +108,18 @@ static IDENTITY: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// `SYNTIC_CACHE`, else `syntic` in the user's cache folder.
-fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such folder.
+pub(super) fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
     let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     path("SYNTIC_CACHE")
         .or_else(|| path("XDG_CACHE_HOME").map(|cache| cache.join("syntic")))
         .or_else(|| path("LOCALAPPDATA").map(|cache| cache.join("syntic")))
         .or_else(|| path("HOME").map(|home| home.join(".cache/syntic")))
-        .ok_or_else(|| Error::usage("there is no cache folder to unpack the built-in model into", "set SYNTIC_CACHE to a folder"))
+        .ok_or_else(|| {
+            Error::usage("there is no cache folder for the built-in model and packed weights", "set SYNTIC_CACHE to a folder")
+        })
 }
 
 #[cfg(test)]

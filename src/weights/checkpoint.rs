@@ -1,16 +1,18 @@
 //! The weight files of one component, and their comparison with what an architecture declares.
 
 use super::digest::file_sha256;
-use super::file::{Entry, WeightFile};
+use super::file::{Entry, Stamp, WeightFile};
 use super::names::same_weights;
 use super::nearest::nearest;
+use super::packed::{self, PackedWeights, Packing};
 use super::{Loader, NamedShapes, Naming, layout};
 use crate::files::sha256_hex;
-use crate::tensor::DType;
+use crate::tensor::{DType, PackedLayout, PackedStore};
 use crate::{Error, Result};
 use safetensors::tensor::Dtype;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Missing tensors for which a nearest name is looked up; when more are missing, the file is of another architecture.
 const MAX_SUGGESTIONS: usize = 32;
@@ -93,12 +95,32 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Weights`] with every tensor that does not fit, or the constructor's own error.
     pub fn load<M>(&self, new: impl Fn(&Loader<'_>) -> Result<M>) -> Result<M> {
-        self.check_model(&new)?;
-        let reading = Loader::read(self);
+        self.load_packed(None, new).map(|(model, _)| model)
+    }
+
+    /// As [`load`](Checkpoint::load), for a GPU that wants its weights in this layout: what was packed once is kept in a file, from which the
+    /// next load takes it.
+    ///
+    /// # Errors
+    /// As [`load`](Checkpoint::load). That nothing can be kept is none: [`Packing::problem`].
+    pub fn load_packed<M>(&self, layout: Option<PackedLayout>, new: impl Fn(&Loader<'_>) -> Result<M>) -> Result<(M, Packing)> {
+        let folder = layout.and_then(|layout| Some((layout, packed::folder().transpose()?)));
+        self.load_packed_in(folder, new)
+    }
+
+    pub(super) fn load_packed_in<M>(
+        &self,
+        packed: Option<(PackedLayout, Result<PathBuf>)>,
+        new: impl Fn(&Loader<'_>) -> Result<M>,
+    ) -> Result<(M, Packing)> {
+        let declared = self.declared_by(&new)?;
+        let packed = packed.map(|(layout, folder)| PackedWeights::open(folder, self, layout, &declared));
+        let reading = Loader::read_packed(self, packed.as_ref().map(|packed| packed as &dyn PackedStore));
         let model = new(&reading)?;
         reading.finish()?;
+        drop(reading);
         self.release();
-        Ok(model)
+        Ok((model, packed.map_or_else(|| Ok(Packing::default()), |packed| packed.finish(self))?))
     }
 
     /// Lists what a model's constructor asks for, and [`check`](Checkpoint::check)s the files against that. Reads no values.
@@ -106,10 +128,16 @@ impl Checkpoint {
     /// # Errors
     /// As [`load`](Checkpoint::load).
     pub fn check_model<M>(&self, new: impl Fn(&Loader<'_>) -> Result<M>) -> Result<()> {
+        self.declared_by(&new).map(drop)
+    }
+
+    fn declared_by<M>(&self, new: &impl Fn(&Loader<'_>) -> Result<M>) -> Result<NamedShapes> {
         let declaring = Loader::declare();
         new(&declaring)?;
         declaring.finish()?;
-        self.check(&declaring.declared())
+        let declared = declaring.declared();
+        self.check(&declared)?;
+        Ok(declared)
     }
 
     /// Compares the files with the names and shapes an architecture declares: each tensor used once, none left over.
@@ -187,6 +215,21 @@ impl Checkpoint {
         let mut all: Vec<_> = self.tensors.iter().map(|(name, &place)| (name.clone(), self.at(place).1.shape.clone())).collect();
         all.sort();
         all
+    }
+
+    /// Prefixes of tensors that are not used.
+    pub(super) fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    /// Paths of the weight files, and what they were when they were opened.
+    pub(super) fn stamps(&self) -> impl Iterator<Item = (&Path, &Stamp)> {
+        self.files.iter().map(|file| (file.path(), file.stamp()))
+    }
+
+    /// True if the files are those that were opened, and none was written less than `ago`.
+    pub(super) fn is_unchanged(&self, ago: Duration) -> bool {
+        self.files.iter().all(|file| file.is_unchanged(ago))
     }
 
     /// Gives mapped pages that were read so far back to the system, so that a packed model and its file are not both

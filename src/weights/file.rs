@@ -5,11 +5,12 @@ use crate::{Error, Result};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Bytes before the header: its length as a little-endian u64.
 const LENGTH_BYTES: usize = 8;
@@ -24,6 +25,30 @@ pub(crate) struct WeightFile {
     path: PathBuf,
     map: Mmap,
     entries: Vec<Entry>,
+    /// As it was when it was opened.
+    stamp: Stamp,
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+    /// Inode, and when it changed in any way, which nobody sets at will.
+    inode: Option<(u64, i64, i64)>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        #[cfg(unix)]
+        let inode = {
+            use std::os::unix::fs::MetadataExt;
+            Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+        };
+        #[cfg(not(unix))]
+        let inode = None;
+        Stamp { len: metadata.len(), modified: metadata.modified().ok(), inode }
+    }
 }
 
 /// A tensor as the header describes it.
@@ -45,11 +70,31 @@ impl WeightFile {
     /// sizes), a tensor name appears twice, or it is a link out of its repository in a cache.
     pub fn open(path: &Path) -> Result<WeightFile> {
         let file = File::open(resolve(path)?).map_err(Error::io("read", path))?;
+        let stamp = Stamp::of(&file.metadata().map_err(Error::io("read", path))?);
         // SAFETY: the map is private and read-only. As with every mapped file, nobody may change it while it is in use: weight
         // files are written once, by tools that replace and do not rewrite them.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let entries = parse(&map).map_err(|message| Error::format(path, "", message))?;
-        Ok(WeightFile { path: path.to_path_buf(), map, entries })
+        Ok(WeightFile { path: path.to_path_buf(), map, entries, stamp })
+    }
+
+    /// What the file was when it was opened.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// True if the file at this path is still the one that was opened, and was last written at least `ago`: what is written from now on
+    /// gives it another [`Stamp`].
+    pub fn is_unchanged(&self, ago: Duration) -> bool {
+        let now = self.path.metadata().map(|metadata| Stamp::of(&metadata));
+        let settled = self.stamp.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age >= ago);
+        settled && now.is_ok_and(|now| now == self.stamp)
+    }
+
+    /// The texts in the header's `__metadata__`.
+    pub fn metadata(&self) -> HashMap<String, String> {
+        let read = SafeTensors::read_metadata(&self.map).ok();
+        read.and_then(|(_, metadata)| metadata.metadata().clone()).unwrap_or_default()
     }
 
     pub fn path(&self) -> &Path {

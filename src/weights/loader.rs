@@ -1,7 +1,7 @@
 //! How a model constructor asks for its tensors.
 
 use super::{Checkpoint, HostTensor, NamedShapes};
-use crate::tensor::DType;
+use crate::tensor::{DType, PackedStore};
 use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -16,6 +16,8 @@ const RELEASE_EVERY: usize = 64 << 20;
 #[derive(Clone)]
 pub struct Loader<'a> {
     checkpoint: Option<&'a Checkpoint>,
+    /// Who keeps what is made of the tensors.
+    store: Option<&'a dyn PackedStore>,
     prefix: String,
     state: Rc<RefCell<State>>,
 }
@@ -32,12 +34,17 @@ struct State {
 impl<'a> Loader<'a> {
     /// A loader without a file: it records names and shapes, and its tensors have no data.
     pub fn declare() -> Loader<'static> {
-        Loader { checkpoint: None, prefix: String::new(), state: Rc::default() }
+        Loader { checkpoint: None, store: None, prefix: String::new(), state: Rc::default() }
     }
 
     /// A loader of a mapped checkpoint. Use [`Checkpoint::check`] first: it finds unexpected tensors too.
     pub fn read(checkpoint: &'a Checkpoint) -> Loader<'a> {
-        Loader { checkpoint: Some(checkpoint), prefix: String::new(), state: Rc::default() }
+        Loader::read_packed(checkpoint, None)
+    }
+
+    /// As [`Loader::read`], of tensors whose packed forms `store` keeps.
+    pub(super) fn read_packed(checkpoint: &'a Checkpoint, store: Option<&'a dyn PackedStore>) -> Loader<'a> {
+        Loader { checkpoint: Some(checkpoint), store, prefix: String::new(), state: Rc::default() }
     }
 
     /// The same loader, with `part` and a dot appended to the prefix of every name.
@@ -56,7 +63,7 @@ impl<'a> Loader<'a> {
             state.problems.push(format!("the model asks twice for `{name}`"));
         }
         state.declared.push((name.clone(), shape.to_vec()));
-        let mut tensor = HostTensor { name, shape: shape.to_vec(), dtype: DType::F32, bytes: None };
+        let mut tensor = HostTensor { name, shape: shape.to_vec(), dtype: DType::F32, bytes: None, store: None };
         let Some(checkpoint) = self.checkpoint else { return tensor };
         match checkpoint.find(&tensor.name, shape) {
             Ok((dtype, bytes)) if state.problems.is_empty() => {
@@ -66,7 +73,7 @@ impl<'a> Loader<'a> {
                     checkpoint.release();
                     state.pending = bytes.len();
                 }
-                (tensor.dtype, tensor.bytes) = (dtype, Some(bytes));
+                (tensor.dtype, tensor.bytes, tensor.store) = (dtype, Some(bytes), self.store);
             }
             Ok(_) => {}
             Err(problem) => state.problems.push(problem),

@@ -21,6 +21,7 @@ mod model_dir;
 mod model_folder;
 mod names;
 mod nearest;
+mod packed;
 mod random;
 
 pub use builtin::BUILTIN;
@@ -34,6 +35,7 @@ pub use loader::Loader;
 pub use model_dir::{ModelDir, find_model};
 pub use model_folder::{Arch, write_model_folder};
 pub use names::{Component, Naming};
+pub use packed::{PackedFolder, Packing, packed_weights};
 pub use random::write_safetensors;
 
 /// What a [`Loader`] hands out.

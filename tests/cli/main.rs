@@ -5,6 +5,7 @@ mod device;
 mod generate;
 mod hostile;
 mod nvtx;
+mod packed;
 mod resume;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// The program under test.
+/// The program under test, which leaves nothing of the tests' models in the user's cache.
 fn syntic() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_syntic"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syntic"));
+    command.env("SYNTIC_PACKED", "off");
+    command
 }
 
 /// A tiny model, written once for all tests.

@@ -175,7 +175,13 @@ fn launches_arrive_as_they_were_made() {
 }
 
 fn values<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {
-    HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+    HostTensor {
+        name: "w".into(),
+        shape: shape.into(),
+        dtype: DType::F32,
+        bytes: Some(bytemuck::cast_slice(values)),
+        store: None,
+    }
 }
 
 /// A kernel with more than 48 KiB of shared memory, weights of two tensors, and another kernel of the same file.

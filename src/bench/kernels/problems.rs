@@ -112,7 +112,13 @@ impl Noise {
 }
 
 fn weight<'a>(shape: &[usize], values: &'a [f32]) -> HostTensor<'a> {
-    HostTensor { name: "weight".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+    HostTensor {
+        name: "weight".into(),
+        shape: shape.into(),
+        dtype: DType::F32,
+        bytes: Some(bytemuck::cast_slice(values)),
+        store: None,
+    }
 }
 
 /// All of them.

@@ -3,8 +3,9 @@
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Weights, Window, product};
 use crate::device::{Buffer, Cpu, Device, Exec, Precision};
 use crate::ops::norm::LayerNorm;
-use crate::tensor::{DType, HostTensor};
+use crate::tensor::{DType, HostTensor, PackedLayout};
 use crate::{Error, Result};
+use std::cell::LazyCell;
 
 /// Weights in the layout of the device, with a bias; or only their extents, if the tensors were declared without data.
 #[derive(Debug)]
@@ -50,48 +51,83 @@ impl Fold {
         Fold { weight: values(&norm.weight), bias: values(&norm.bias) }
     }
 
-    /// Scales a row of W, adds its product with b to `bias`, and sums it as `dtype` stores it.
-    fn apply(&self, dtype: DType, row: &mut [f32], bias: &mut f32) -> f32 {
-        let shift: f64 = row.iter().zip(&self.bias).map(|(&w, &b)| f64::from(w) * f64::from(b)).sum();
-        *bias += shift as f32;
+    /// A row of V from one of W.
+    fn scale(&self, row: &mut [f32]) {
         row.iter_mut().zip(&self.weight).for_each(|(w, scale)| *w *= scale);
-        row.iter().map(|&w| f64::from(dtype.round(w))).sum::<f64>() as f32
     }
+
+    /// The product of a row of W with b.
+    fn shift(&self, row: &[f32]) -> f32 {
+        row.iter().zip(&self.bias).map(|(&w, &b)| f64::from(w) * f64::from(b)).sum::<f64>() as f32
+    }
+
+    /// The sum of a row of V, as `dtype` stores it, from one of W.
+    fn sum(&self, dtype: DType, row: &mut [f32]) -> f32 {
+        self.scale(row);
+        row.iter().map(|&v| f64::from(dtype.round(v))).sum::<f64>() as f32
+    }
+}
+
+/// Version of what is kept of weights for the next load: of the bytes of every buffer made by [`Matrix::pack`], [`Buffer::of`] and others that
+/// [keep](HostTensor::keep) theirs. Count up when one of them makes other bytes of the same tensors under the same name; a test notices.
+const LAYOUT: u32 = 1;
+
+/// How weights are packed for a device; none where they are not kept: a CPU packs them by itself.
+pub(crate) fn packed_layout(device: &Device) -> Option<PackedLayout> {
+    let storage = matches!(device, Device::Gpu(gpu) if !gpu.is_predicted()).then(|| device.storage());
+    storage.map(|storage| PackedLayout { version: LAYOUT, storage })
 }
 
 /// Rows of a turn of values or gates: columns of the kernels' `mma` tile.
 const TURN: usize = 8;
 
 impl Matrix {
-    /// `read(i, row)` gives row i of the file, `[channels, taps]`.
+    /// `read(i, row)` gives row i of the file, `[channels, taps]`. The buffers are kept under the name of `first`.
     fn pack(
         device: &Device,
         dtype: DType,
         layout: Layout,
-        bias: &[f32],
-        fold: Option<&Fold>,
+        first: &HostTensor<'_>,
+        bias: &LazyCell<Vec<f32>, impl FnOnce() -> Vec<f32>>,
+        norm: Option<&LayerNorm<'_>>,
         read: impl Fn(usize, &mut [f32]),
     ) -> Result<Matrix> {
         let order = Matrix::order(layout);
-        let mut biases: Vec<f32> = order.iter().map(|row| row.map_or(0.0, |row| bias[row])).collect();
-        let mut sums = vec![0.0; order.len()];
-        let mut channels_first = vec![0.0; layout.channels * layout.taps];
-        let weight = Buffer::from_rows(device, [order.len(), layout.taps, layout.channels], dtype, |i, out| {
-            let Some(row) = order[i] else { return out.fill(0.0) };
-            if layout.taps == 1 {
-                read(row, out);
-                if let Some(fold) = fold {
-                    sums[i] = fold.apply(dtype, out, &mut biases[i]);
-                }
-                return;
+        let name = |what: &str| {
+            let (normed, gated) = (if norm.is_some() { "normed " } else { "" }, if layout.gated { "gated " } else { "" });
+            format!("{normed}{gated}{what}")
+        };
+        let fold = LazyCell::new(|| norm.map(Fold::new));
+        let mut row = vec![0.0; layout.channels * layout.taps];
+
+        let shape = [order.len(), layout.taps, layout.channels];
+        let weight = Buffer::from_rows(device, first.keep(&name("rows")), shape, dtype, |i, out| {
+            let Some(place) = order[i] else { return out.fill(0.0) };
+            read(place, &mut row);
+            if let Some(fold) = &*fold {
+                fold.scale(&mut row);
             }
-            read(row, &mut channels_first);
             for (tap, out) in out.chunks_exact_mut(layout.channels).enumerate() {
-                out.iter_mut().zip(channels_first[tap..].iter().step_by(layout.taps)).for_each(|(out, &x)| *out = x);
+                out.iter_mut().zip(row[tap..].iter().step_by(layout.taps)).for_each(|(out, &x)| *out = x);
             }
         })?;
-        let row_values = |values: &[f32]| Buffer::from_f32(device, [order.len()], DType::F32, values);
-        Ok(Matrix { weight, bias: row_values(&biases)?, sums: fold.map(|_| row_values(&sums)).transpose()? })
+        let bias = Buffer::from_rows(device, first.keep(&name("bias")), [order.len()], DType::F32, |i, out| {
+            let Some(place) = order[i] else { return out.fill(0.0) };
+            out[0] = bias[place];
+            if let Some(fold) = &*fold {
+                read(place, &mut row);
+                out[0] += fold.shift(&row);
+            }
+        })?;
+        let sum = |i: usize, out: &mut [f32]| match (order[i], &*fold) {
+            (Some(place), Some(fold)) => {
+                read(place, &mut row);
+                out[0] = fold.sum(dtype, &mut row);
+            }
+            _ => out.fill(0.0),
+        };
+        let sums = || Buffer::from_rows(device, first.keep(&name("sums")), [order.len()], DType::F32, sum);
+        Ok(Matrix { weight, bias, sums: norm.map(|_| sums()).transpose()? })
     }
 
     /// Rows of the file in the order of the kernels.
@@ -114,6 +150,7 @@ impl Packed {
         parts: &[(HostTensor<'_>, Option<HostTensor<'_>>)],
         norm: Option<&LayerNorm<'_>>,
     ) -> Result<Packed> {
+        let Some((first, _)) = parts.first() else { return Err(Error::shape(op, "a layer without parts")) };
         let row = layout.channels * layout.taps;
         for (weight, bias) in parts {
             let rows = weight.shape.first().copied().unwrap_or(0);
@@ -126,15 +163,19 @@ impl Packed {
         if declared && !device.is_predicted() {
             return Ok(Packed { layout, dtype, weights: None });
         }
-        let mut bias = vec![0.0; layout.columns()];
-        let mut first = 0;
-        for (weight, b) in parts {
-            let rows = weight.shape[0];
-            if let Some(b) = b {
-                b.copy_f32(0, &mut bias[first..first + rows]);
+        // Not read where a GPU is given what was kept.
+        let bias = LazyCell::new(|| {
+            let mut bias = vec![0.0; layout.columns()];
+            let mut first = 0;
+            for (weight, b) in parts {
+                let rows = weight.shape[0];
+                if let Some(b) = b {
+                    b.copy_f32(0, &mut bias[first..first + rows]);
+                }
+                first += rows;
             }
-            first += rows;
-        }
+            bias
+        });
         let read = |mut output: usize, out: &mut [f32]| {
             for (weight, _) in parts {
                 if output < weight.shape[0] {
@@ -145,7 +186,7 @@ impl Packed {
         };
         let weights = match device {
             Device::Cpu(cpu) => Held::Cpu(Weights::pack(cpu, precision, layout, &bias, read)?),
-            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, &bias, norm.map(Fold::new).as_ref(), read)?),
+            Device::Gpu(_) => Held::Gpu(Matrix::pack(device, dtype, layout, first, &bias, norm, read)?),
         };
         Ok(Packed { layout, dtype, weights: Some(weights) })
     }

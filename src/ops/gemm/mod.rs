@@ -9,7 +9,7 @@ pub(crate) mod tiling;
 
 pub use crate::device::cpu::gemm::Activation;
 pub use cases::{Case, cases};
-pub(crate) use layer::Packed;
+pub(crate) use layer::{Packed, packed_layout};
 
 use crate::device::cpu::gemm::{Epilogue, Input, Layout, Window};
 use crate::device::{Cost, Device, Exec, Precision, Statistics, Tensor};

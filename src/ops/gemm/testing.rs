@@ -13,7 +13,13 @@ pub(crate) fn integers(seed: u64, len: usize) -> Vec<f32> {
 }
 
 pub(crate) fn host<'a>(values: &'a [f32], shape: &[usize]) -> HostTensor<'a> {
-    HostTensor { name: "w".into(), shape: shape.into(), dtype: DType::F32, bytes: Some(bytemuck::cast_slice(values)) }
+    HostTensor {
+        name: "w".into(),
+        shape: shape.into(),
+        dtype: DType::F32,
+        bytes: Some(bytemuck::cast_slice(values)),
+        store: None,
+    }
 }
 
 /// The precisions that `device` computes in.
