@@ -121,9 +121,9 @@ impl Course {
 }
 
 /// The writer is held until the device is in the next batch, and the device in that batch until the writer is done with the one before: a
-/// run whose stages took turns would not end.
+/// run whose stages took turns would not end. Images this small are encoded in no time: whether the next batch has begun by then is chance.
 #[test]
-fn encoding_and_writing_overlap_the_next_batch() {
+fn writing_overlaps_the_next_batch() {
     let folder = tempfile::tempdir().unwrap();
     // One shard: its batches are 0..2, 2..4, 4..6, 6..8.
     let mut settings = settings(folder.path(), 8);
@@ -151,7 +151,6 @@ fn encoding_and_writing_overlap_the_next_batch() {
     let of = |track: &str, samples: Range<u64>| -> Vec<&Seen> {
         trace.iter().filter(|s| s.track.starts_with(track) && samples.contains(&s.first) && samples.contains(&s.last)).collect()
     };
-    let mut encoding_overlaps = false;
     for n in 0..3 {
         let (this, next) = (2 * n..2 * n + 2, 2 * n + 2..2 * n + 4);
         let device = of("device", next.clone());
@@ -166,10 +165,8 @@ fn encoding_and_writing_overlap_the_next_batch() {
         // The second sample is written only when the first one was let go, in the next batch.
         assert!(begin < written[1].begin && written[1].end < end, "batch {n} is written while the next is made: {trace:#?}");
         assert!(encoded.iter().all(|span| span.end < end), "batch {n} is encoded before the next is made: {trace:#?}");
-        encoding_overlaps |= encoded.iter().any(|span| begin < span.end);
         assert_eq!(of("tokenise", next).len(), 1);
     }
-    assert!(encoding_overlaps, "no image was encoded while the device went on: {trace:#?}");
     assert!(trace.iter().any(|span| span.track == "write" && span.name == "finish 0"));
     let first = trace.iter().find(|span| span.track == "device" && span.name == "text").unwrap().begin;
     let waits: Vec<&Seen> = trace.iter().filter(|span| span.name.starts_with("wait") && span.begin > first).collect();
