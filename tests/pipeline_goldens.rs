@@ -116,6 +116,40 @@ fn kernels_make_the_latents_of_diffusers() {
     }
 }
 
+/// Their images: of the same bits alone as anywhere in a batch, and near those of f32. A pixel errs by what its latents and its decoder do, and
+/// is rounded.
+#[test]
+fn kernels_make_an_image_whatever_its_batch() {
+    for (device, name) in gpus().into_iter().zip(["sd1-tiny", "sd2-tiny"]) {
+        let run = |samples| Run { steps: 1, given_latents: true, samples, ..Run::default() };
+        let (case, model) = model_in(Case::open_on(device, name), Precision::F32);
+        let label = format!("{name} on {}, {}", case.device.describe(), case.device.storage());
+        let together = generate(&case, &model, run(0..3));
+        check_latents(&case, "latents.ddim.1", 0..3, &together);
+        for i in [0, 2] {
+            let alone = &generate(&case, &model, run(i..i + 1))[0];
+            let bits = |image: &Generated| image.latents.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(
+                bits(alone) == bits(&together[i]) && alone.pixels == together[i].pixels,
+                "{label}: image {i} alone is another"
+            );
+        }
+
+        let (on_cpu, exact) = self::model(name);
+        let expected = generate(&on_cpu, &exact, run(0..3));
+        let values = |images: &[Generated]| -> Vec<f32> {
+            images.iter().flat_map(|image| image.pixels.iter().map(|&x| f32::from(x) - 127.5)).collect()
+        };
+        let (found, expected) = (values(&together), values(&expected));
+        let rms = (expected.iter().map(|x| f64::from(x * x)).sum::<f64>() / expected.len() as f64).sqrt();
+        // Two roundings to a whole number.
+        let most = case.yardstick().of("latents.ddim.1") + case.yardstick().of("vae.decoder.conv_out") + 2.0 * 0.29 / rms;
+        let error = relative_error(&found, &expected);
+        eprintln!("pixels of {label}: {error:.1e} of at most {most:.1e}");
+        assert!(error <= most && rms > 10.0, "pixels of {label}: relative error {error:.2e} of at most {most:.2e}, rms {rms:.0}");
+    }
+}
+
 /// The same for every model in every type, four different prompts in a batch.
 #[test]
 #[ignore = "takes the simulator most of an hour; a GPU seconds"]
