@@ -1,17 +1,22 @@
 //! Measuring: warm-up, repetitions, median and spread, rates from counted operations, peak memory.
 
+mod ceilings;
 mod kernels;
 mod parts;
 pub mod predict;
 mod profile;
+mod stages;
 mod table;
 
-pub use kernels::{KernelReport, KernelRow, Kernels};
+pub use ceilings::Ceilings;
+pub use kernels::{KernelReport, KernelRow, Kernels, ProblemList, ProblemRow};
 pub use parts::{Case, Measured, Part, measure};
 pub use profile::{OpTotal, Profiler};
+pub use stages::{StageReport, StageRow, Stages};
 pub use table::{Format, Table, render};
 
 use crate::Result;
+use crate::rng::Philox;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -128,6 +133,13 @@ impl Times {
             images_per_s: images.map(|n| n as f64 / median),
         }
     }
+}
+
+/// Seeded normals: real networks never see zeros.
+fn normals(seed: u64, len: usize) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    Philox::new(seed).fill_normal(0, &mut values);
+    values
 }
 
 /// Largest resident set of this process, bytes, where the system tells (`/proc/self/status`, VmHWM).

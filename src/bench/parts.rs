@@ -1,6 +1,6 @@
 //! The cases of `syntic bench`: one network of a model at a time, or the making of whole images.
 
-use super::{OpTotal, Profiler, Repeat, Row, Times};
+use super::{OpTotal, Profiler, Repeat, Row, Times, normals};
 use crate::Result;
 use crate::device::{Arena, Device, Exec, Plan, Precision};
 use crate::diffusion::sampler::{Sample, Sampler, Savings, Settings};
@@ -8,7 +8,7 @@ use crate::diffusion::schedulers::{self, SchedulerName};
 use crate::diffusion::unet::{Conditions, Halves, TextState};
 use crate::diffusion::{ModelSpec, StableDiffusion, load_text_encoder, load_unet, load_vae_decoder};
 use crate::ops::attention::KvRows;
-use crate::rng::{Philox, RngKind};
+use crate::rng::RngKind;
 use crate::weights::ModelDir;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -68,13 +68,6 @@ pub fn measure(case: &Case, model: &ModelDir, device: &Device, precision: Precis
         Part::Text => text(case, &spec, model, device),
         Part::Generate => generate(case, model, device, precision),
     }
-}
-
-/// Seeded normals: real networks never see zeros.
-fn normals(seed: u64, len: usize) -> Vec<f32> {
-    let mut values = vec![0.0; len];
-    Philox::new(seed).fill_normal(0, &mut values);
-    values
 }
 
 fn unet(case: &Case, spec: &ModelSpec, model: &ModelDir, device: &Device, precision: Precision) -> Result<Measured> {

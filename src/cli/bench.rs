@@ -2,7 +2,8 @@
 
 use super::{DeviceArgs, named, note, print};
 use syntic::bench::predict::{Prediction, Request};
-use syntic::bench::{self, Case, Format, Kernels, OpTotal, Part, Repeat, Report};
+use syntic::bench::{self, Case, Format, Kernels, OpTotal, Part, Repeat, Report, Stages};
+use syntic::generate::Batch;
 use syntic::weights::ModelDir;
 use syntic::{Error, Result, VERSION};
 
@@ -11,16 +12,18 @@ use syntic::{Error, Result, VERSION};
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
-    kernels: Option<Without>,
+    on_gpu: Option<OnGpu>,
     #[command(flatten)]
     network: NetworkArgs,
 }
 
-/// What needs no model.
+/// What is for GPUs.
 #[derive(Debug, clap::Subcommand)]
-enum Without {
+enum OnGpu {
     /// Check and time single operations on a GPU, at the shapes of Stable Diffusion 1.5.
     Kernels(KernelArgs),
+    /// Time the stages of making images on a GPU, as a run has them: prompts, a step, a decoding, a whole batch.
+    Stages(StageArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +31,39 @@ struct KernelArgs {
     /// One operation, or one case of it, or that with a storage type: `gemm_nt`, `gemm_nt/ff2 64x64`, `gemm_nt/ff2 64x64/bf16`.
     #[arg(long, value_name = "OP[/CASE[/DTYPE]]")]
     only: Option<String>,
+    /// Print the cases and measure nothing.
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct StageArgs {
+    /// Model folder in the diffusers layout, an id in the Hugging Face cache, or `builtin`; `syntic random-model` writes one.
+    #[arg(long, value_name = "DIR|ID|builtin")]
+    model: String,
+    /// Height and width in pixels.
+    #[arg(long, default_value_t = 512)]
+    size: usize,
+    /// Images at once; auto for as many as the free memory takes. Several, with commas between, are measured one after the other [default: auto
+    /// on a card, 1 on the simulator]
+    #[arg(long, value_name = "N|auto,...", value_delimiter = ',')]
+    batch: Vec<Batch>,
+    /// Strength of guidance; 1 or less turns it off.
+    #[arg(long, default_value_t = 7.5)]
+    guidance: f32,
+    /// Denoising steps, by the model's own sampler.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    steps: usize,
+    /// Batches of each size that are counted.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    reps: usize,
+    /// Batches before them that are not; the first makes the graphs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    warmup: usize,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -93,8 +129,9 @@ impl OutputArgs {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    match args.kernels {
-        Some(Without::Kernels(args)) => kernels(args),
+    match args.on_gpu {
+        Some(OnGpu::Kernels(args)) => kernels(args),
+        Some(OnGpu::Stages(args)) => stages(args),
         None => network(args.network),
     }
 }
@@ -107,8 +144,23 @@ fn kernels(mut args: KernelArgs) -> Result<()> {
         }
         args.device.dtype = Some(dtype);
     }
+    if args.list {
+        return args.output.print(&kernels.list(args.device.storage()?));
+    }
     let (device, _) = args.device.open()?;
     args.output.print(&kernels.measure(&device)?)
+}
+
+fn stages(args: StageArgs) -> Result<()> {
+    let (device, precision) = args.device.open()?;
+    let stages = Stages {
+        size: (args.size, args.size),
+        batches: if args.batch.is_empty() { vec![Batch::Usual] } else { args.batch },
+        guidance: args.guidance,
+        steps: args.steps,
+        repeat: Repeat { warmup: args.warmup, reps: args.reps },
+    };
+    args.output.print(&stages.measure(&args.model, &device, precision)?)
 }
 
 fn network(args: NetworkArgs) -> Result<()> {
@@ -129,7 +181,7 @@ fn network(args: NetworkArgs) -> Result<()> {
     }
     // Required, but beside a subcommand.
     let (Some(part), Some(model)) = (args.part, args.model) else {
-        return Err(Error::usage("nothing to measure", "name a part and a --model, or kernels"));
+        return Err(Error::usage("nothing to measure", "name a part and a --model, or kernels, or stages"));
     };
     let (device, precision) = args.device.open()?;
     let case = Case {

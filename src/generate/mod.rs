@@ -41,6 +41,27 @@ use trace::Trace;
 /// Captions that are too long are named up to this many.
 const LONG_CAPTIONS_SHOWN: usize = 5;
 
+/// Images that a run makes at once on `device`, and why: as `asked`, if no shard is too small for it.
+///
+/// # Errors
+/// [`Error::Usage`] for a batch that does not fit.
+pub(crate) fn images_at_once(
+    asked: Batch,
+    spec: &ModelSpec,
+    device: &Device,
+    precision: Precision,
+    size: (usize, usize),
+    guided: bool,
+    evaluations: usize,
+) -> Result<(usize, String)> {
+    if let Batch::Images(batch) = asked {
+        spec.check_batch(batch)?;
+    }
+    let count = |batch| MemoryPlan::count(spec, device, precision, size, batch, guided, evaluations);
+    let choice = memory::choose(asked, device, usize::MAX, device.free_memory()?, count)?;
+    Ok((choice.batch, choice.because))
+}
+
 /// A run that has been checked: everything it reads is there and fits, and nothing has been written.
 #[derive(Debug)]
 pub struct Run<'d> {

@@ -33,6 +33,7 @@ fn kernels_are_checked_and_timed() {
         assert!(number("flops") > 0.0 && number("bytes") > 0.0 && row["shape"].is_object(), "{row}");
         assert!(number("low_us") > 0.0 && number("low_us") <= number("median_us") && number("median_us") <= number("high_us"));
         assert!(number("error") <= number("allowed") && number("allowed") > 0.0, "{row}");
+        assert!(number("share") > 0.0 && report["ceilings"]["matmul_tflops"].as_f64().unwrap() > 0.0, "{report}");
     }
 }
 
@@ -41,6 +42,54 @@ fn tables_have_rates() {
     let ran = kernels(&["--only", "add/8x8 batch 2"]).expect(0, &[]);
     assert!(ran.stdout.contains("simulated: times mean nothing") && ran.stdout.contains("| GB/s | TFLOP/s |"), "{}", ran.stdout);
     assert!(ran.stdout.contains("| add | 8x8 batch 2 | f16 |"), "{}", ran.stdout);
+}
+
+#[test]
+fn cases_are_listed_without_a_gpu() {
+    let ran = run(syntic().args(["bench", "kernels", "--list", "--json", "--dtype", "bf16"])).expect(0, &[]);
+    let list: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let rows = list["results"].as_array().unwrap();
+    let of = |op: &str| rows.iter().filter(|row| row["op"] == op).count();
+    assert!(["gemm_nt", "conv2d", "attention", "group_norm"].iter().all(|op| of(op) > 3), "{list}");
+    let causal = rows.iter().find(|row| row["case"] == "text encoder").unwrap();
+    assert_eq!((&causal["dtype"], &causal["shape"]["causal"]), (&Value::from("bf16"), &Value::from(1)));
+    let up = rows.iter().find(|row| row["case"] == "up 32x32").unwrap();
+    assert_eq!((&up["shape"]["h"], &up["shape"]["up_h"]), (&Value::from(32), &Value::from(64)));
+    assert!(up.get("median_us").is_none(), "nothing is measured");
+}
+
+#[test]
+fn stages_are_measured_as_a_run_has_them() {
+    let stages = |more: &[&str]| {
+        let mut command = syntic();
+        command.args(["bench", "stages", "--threads", "2", "--size", "64", "--steps", "2", "--reps", "1"]);
+        run(command.args(["--warmup", "0", "--model"]).arg(model()).args(more))
+    };
+    let ran = stages(&["--device", "sim", "--batch", "2,1,2", "--json"]).expect(0, &[]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["note"], &report["steps"]), (&Value::from("simulated: times mean nothing"), &Value::from(2)));
+    let evaluations = report["evaluations"].as_u64().unwrap();
+    let rows = report["results"].as_array().unwrap();
+    let named: Vec<(&str, u64)> =
+        rows.iter().map(|row| (row["stage"].as_str().unwrap(), row["batch"].as_u64().unwrap())).collect();
+    assert_eq!(named, [2, 1].map(|batch| ["text", "step", "decode", "batch"].map(|stage| (stage, batch))).concat());
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    for of_batch in rows.chunks(4) {
+        let [text, step, decode, batch] = of_batch else { panic!("{report}") };
+        let images = number(batch, "batch");
+        assert_eq!((number(text, "runs"), number(step, "runs"), number(decode, "runs")), (1.0, evaluations as f64, images));
+        // What is counted for the whole is what its parts are, and nothing is in no stage.
+        let whole = |key: &str| number(text, key) + evaluations as f64 * number(step, key) + images * number(decode, key);
+        assert!((whole("gflop") / number(batch, "gflop") - 1.0).abs() < 1e-9, "{report}");
+        assert!((number(batch, "images_per_s") * number(batch, "median_s") / images - 1.0).abs() < 1e-9, "{report}");
+        assert_eq!(batch["finite"], format!("{images} of {images}"));
+        for row in of_batch {
+            assert!(number(row, "low_s") > 0.0 && number(row, "low_s") <= number(row, "high_s") && number(row, "share") > 0.0);
+        }
+    }
+    assert!(["matmul_tflops", "copy_gbs"].iter().all(|key| report["ceilings"][key].as_f64().unwrap() > 0.0), "{report}");
+    stages(&["--device", "cpu"]).expect(2, &["--device cuda", "bench unet"]);
+    stages(&["--device", "sim", "--batch", "0"]).expect(2, &["--batch 0"]);
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn kernels_are_checked_and_timed() {
         let report = Kernels::choose(Some("add/8x8 batch 2")).unwrap().measure(&card()).unwrap();
         let [row] = &report.results[..] else { panic!("{report:?}") };
         // Past three times the 40 MiB of its cache.
-        assert_eq!((row.sets, row.bytes, row.kernels.as_slice()), (129, 983_040, &["add_forward_f16"][..]));
+        assert_eq!((row.sets, row.problem.bytes, row.kernels.as_slice()), (129, 983_040, &["add_forward_f16"][..]));
         assert!(row.replays >= 15 && row.low_us <= row.median_us && row.median_us <= row.high_us, "{row:?}");
         assert_eq!(report.note, None);
     });

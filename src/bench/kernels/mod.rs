@@ -6,11 +6,12 @@
 
 mod problems;
 
-use super::{Table, Times};
+use super::{Ceilings, Table, Times};
 use crate::device::{Arena, Cpu, Device, Exec, Gpu, Graph, Plan};
 use crate::tensor::DType;
 use crate::{Error, Result, VERSION};
-use problems::{Pass, Problem};
+use problems::Problem;
+pub(super) use problems::{Pass, product};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -34,11 +35,11 @@ const BUDGET: Duration = Duration::from_millis(400);
 const FEWEST_REPLAYS: usize = 15;
 
 /// What a report of the simulator says.
-const SIMULATED: &str = "simulated: times mean nothing";
+pub(super) const SIMULATED: &str = "simulated: times mean nothing";
 
-/// One operation at one shape.
+/// One operation at one shape: what other programs need to know to do the same.
 #[derive(Clone, Debug, Serialize)]
-pub struct KernelRow {
+pub struct ProblemRow {
     /// The operation: "gemm_nt".
     pub op: &'static str,
     /// Where the shape occurs: "ff2 64x64".
@@ -57,6 +58,14 @@ pub struct KernelRow {
     pub flops: u64,
     /// Bytes that are read and written.
     pub bytes: u64,
+}
+
+/// One operation at one shape, measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelRow {
+    /// What was done.
+    #[serde(flatten)]
+    pub problem: ProblemRow,
     /// Entries of the kernels launched, in order.
     pub kernels: Vec<&'static str>,
     /// Largest difference from the CPU's result.
@@ -73,6 +82,35 @@ pub struct KernelRow {
     pub low_us: f64,
     /// 90th percentile, microseconds.
     pub high_us: f64,
+    /// The share of it that the ceiling of this run which binds it would take.
+    pub share: f64,
+}
+
+/// The cases, with nothing measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProblemList {
+    /// Version of syntic.
+    pub version: &'static str,
+    /// The cases.
+    pub results: Vec<ProblemRow>,
+}
+
+impl Table for ProblemList {
+    fn title(&self) -> String {
+        format!("syntic {}, cases of `syntic bench kernels`", self.version)
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        vec!["op", "case", "dtype", "GFLOP", "MB"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let cells = |row: &ProblemRow| {
+            let counts = [row.flops as f64 / 1e9, row.bytes as f64 / 1e6].map(|count| format!("{count:.3}"));
+            [vec![row.op.to_string(), row.case.clone(), row.dtype.to_string()], counts.to_vec()].concat()
+        };
+        self.results.iter().map(cells).collect()
+    }
 }
 
 /// Everything that one `syntic bench kernels` measured.
@@ -85,25 +123,34 @@ pub struct KernelReport {
     /// What to know of the times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
+    /// Measured in this run, after the cases.
+    pub ceilings: Ceilings,
     /// The cases.
     pub results: Vec<KernelRow>,
 }
 
 impl Table for KernelReport {
     fn title(&self) -> String {
-        format!("syntic {}, {}{}", self.version, self.device, self.note.map_or(String::new(), |note| format!(", {note}")))
+        let Ceilings { matmul_tflops, copy_gbs } = self.ceilings;
+        let note = self.note.map_or(String::new(), |note| format!(", {note}"));
+        format!(
+            "syntic {}, {}{note}; in this run: product {matmul_tflops:.1} TFLOP/s, copy {copy_gbs:.0} GB/s",
+            self.version, self.device
+        )
     }
 
     fn columns(&self) -> Vec<&'static str> {
-        vec!["op", "case", "dtype", "median us", "low us", "high us", "GB/s", "TFLOP/s", "error", "allowed", "kernels"]
+        vec!["op", "case", "dtype", "median us", "low us", "high us", "GB/s", "TFLOP/s", "share", "error", "allowed", "kernels"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
         let cells = |row: &KernelRow| {
-            let mut cells = vec![row.op.to_string(), row.case.clone(), row.dtype.to_string()];
+            let problem = &row.problem;
+            let mut cells = vec![problem.op.to_string(), problem.case.clone(), problem.dtype.to_string()];
             cells.extend([row.median_us, row.low_us, row.high_us].map(|us| format!("{us:.2}")));
             let per_us = |count: u64| count as f64 / row.median_us;
-            cells.extend([format!("{:.1}", per_us(row.bytes) / 1e3), format!("{:.2}", per_us(row.flops) / 1e6)]);
+            cells.extend([format!("{:.1}", per_us(problem.bytes) / 1e3), format!("{:.2}", per_us(problem.flops) / 1e6)]);
+            cells.push(format!("{:.3}", row.share));
             cells.extend([row.error, row.allowed].map(|error| format!("{error:.1e}")));
             cells.push(row.kernels.join(" "));
             cells
@@ -146,6 +193,11 @@ impl Kernels {
         self.dtype
     }
 
+    /// The cases as they are for storage type `stored`; nothing is measured, and no GPU is needed.
+    pub fn list(&self, stored: DType) -> ProblemList {
+        ProblemList { version: VERSION, results: self.problems.iter().map(|problem| row(problem, stored)).collect() }
+    }
+
     /// Checks and times them on a GPU. On the simulator, one replay of two sets: all is done that is done on a card.
     ///
     /// # Errors
@@ -157,33 +209,45 @@ impl Kernels {
                 "use --device cuda, or sim to try it without a GPU",
             ));
         };
-        let results = self.problems.iter().map(|problem| measure(problem, device, gpu)).collect::<Result<_>>()?;
+        let mut results = self.problems.iter().map(|problem| measure(problem, device, gpu)).collect::<Result<Vec<_>>>()?;
+        // After the cases, so that a profiler which counts launches meets theirs first.
+        let ceilings = Ceilings::measure(device, gpu)?;
+        for KernelRow { problem, median_us, share, .. } in &mut results {
+            *share = ceilings.share(problem.flops, problem.bytes, *median_us / 1e6);
+        }
         let note = gpu.is_simulated().then_some(SIMULATED);
-        Ok(KernelReport { version: VERSION, device: device.describe(), note, results })
+        Ok(KernelReport { version: VERSION, device: device.describe(), note, ceilings, results })
+    }
+}
+
+fn row(problem: &Problem, stored: DType) -> ProblemRow {
+    ProblemRow {
+        op: problem.op,
+        case: problem.case.clone(),
+        dtype: stored.name(),
+        shape: problem.shape.clone(),
+        bias: problem.bias,
+        activation: problem.activation,
+        residual: problem.residual,
+        flops: problem.flops,
+        bytes: (problem.bytes)(stored.size()),
     }
 }
 
 fn measure(problem: &Problem, device: &Device, gpu: &Gpu) -> Result<KernelRow> {
     let storage = gpu.storage();
-    let bytes = (problem.bytes)(storage.size());
+    let described = row(problem, storage);
+    let bytes = described.bytes;
     let first = problem.prepare(device, 0)?;
     let kernels = Plan::record(device, |exec| first(exec).map(drop))?.launches().to_vec();
     let (error, allowed) = check(problem, device, gpu.host(), storage, &first)?;
     let count = ((ROTATION * gpu.cache_bytes() as u64).div_ceil(bytes) + 1).clamp(2, MOST_SETS);
     let others = (1..count).map(|seed| problem.prepare(device, seed));
     let sets = std::iter::once(Ok(first)).chain(others).collect::<Result<Vec<Pass>>>()?;
-    let times = time(device, gpu, &sets)?;
+    let times = time_in_turns(device, gpu, &sets)?;
     let us = |seconds: f64| seconds / sets.len() as f64 * 1e6;
     Ok(KernelRow {
-        op: problem.op,
-        case: problem.case.clone(),
-        dtype: storage.name(),
-        shape: problem.shape.clone(),
-        bias: problem.bias,
-        activation: problem.activation,
-        residual: problem.residual,
-        flops: problem.flops,
-        bytes,
+        problem: described,
         kernels,
         error,
         allowed,
@@ -192,6 +256,8 @@ fn measure(problem: &Problem, device: &Device, gpu: &Gpu) -> Result<KernelRow> {
         median_us: us(times.median()),
         low_us: us(times.low()),
         high_us: us(times.high()),
+        // Known when the ceilings are.
+        share: f64::NAN,
     })
 }
 
@@ -232,7 +298,7 @@ fn compare(found: &[f32], expected: &[f32], storage: DType) -> std::result::Resu
 }
 
 /// Seconds of replays in which each of `sets` has its turn.
-fn time(device: &Device, gpu: &Gpu, sets: &[Pass]) -> Result<Times> {
+pub(super) fn time_in_turns(device: &Device, gpu: &Gpu, sets: &[Pass]) -> Result<Times> {
     let rotation = |exec: &Exec<'_>| -> Result<()> {
         // Kept, so that results lie apart.
         let results = sets.iter().map(|pass| pass(exec)).collect::<Result<Vec<_>>>()?;

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::device::{Buffer, Device, Exec, Precision, Tensor};
 use crate::ops::attention::{self, Attention, Columns, KvRows};
-use crate::ops::conv::{self, Conv2d, Fused};
+use crate::ops::conv::{self, Conv2d, Fused, Padding};
 use crate::ops::gemm::{self, Activation, Linear};
 use crate::ops::norm::{self, GroupCase, Norm};
 use crate::ops::{RowsCase, elementwise, embed, softmax};
@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 /// An operation with its inputs.
-pub(super) type Pass = Box<dyn for<'e, 'p> Fn(&'e Exec<'p>) -> Result<Tensor<'e>> + Send + Sync>;
+pub(in crate::bench) type Pass = Box<dyn for<'e, 'p> Fn(&'e Exec<'p>) -> Result<Tensor<'e>> + Send + Sync>;
 
 fn pass(run: impl for<'e, 'p> Fn(&'e Exec<'p>) -> Result<Tensor<'e>> + Send + Sync + 'static) -> Pass {
     Box::new(run)
@@ -25,7 +25,7 @@ fn pass(run: impl for<'e, 'p> Fn(&'e Exec<'p>) -> Result<Tensor<'e>> + Send + Sy
 type Inputs = dyn Fn(&Device, &mut Noise) -> Result<Pass>;
 
 /// One operation at one shape, as the report has it.
-pub(super) struct Problem {
+pub(in crate::bench) struct Problem {
     pub op: &'static str,
     pub case: String,
     pub shape: BTreeMap<&'static str, usize>,
@@ -132,7 +132,7 @@ pub(super) fn all() -> Vec<Problem> {
     products.chain(attentions).chain(norms).chain(others).chain(sums).chain(embed::cases().into_iter().map(embedding)).collect()
 }
 
-fn product(case: gemm::Case) -> Problem {
+pub(in crate::bench) fn product(case: gemm::Case) -> Problem {
     let gemm::Case { name, rows, inputs, outputs, activation, residual } = case;
     let make = move |device: &Device, noise: &mut Noise| {
         let columns = case.columns();
@@ -184,8 +184,9 @@ fn convolution(case: conv::Case) -> Problem {
     };
     let mut shape = vec![("n", batch), ("h", height), ("w", width), ("c", c1 + c2), ("o", outputs), ("kernel", kernel)];
     shape.extend(
-        [("stride", stride), ("skip", c2), ("up", usize::from(upsample.is_some()))]
+        [("stride", stride), ("skip", c2), ("bottom_right", usize::from(padding == Padding::BottomRight))]
             .into_iter()
+            .chain(upsample.into_iter().flat_map(|[h, w]| [("up_h", h), ("up_w", w)]))
             .filter(|&(name, value)| value != if name == "stride" { 1 } else { 0 }),
     );
     let problem = Problem::new("conv2d", name, &shape, case.flops(), move |size| case.bytes(size), make);
@@ -214,7 +215,10 @@ fn attend(case: attention::Case) -> Problem {
             attention::attention(exec, settings(&case, Some(&rows)), Columns { tensor: &q, column: 0 }, k, v)
         }))
     };
-    let shape = [("batch", batch), ("queries", queries), ("keys", keys), ("heads", heads), ("head_dim", head_dim)];
+    let mut shape = vec![("batch", batch), ("queries", queries), ("keys", keys), ("heads", heads), ("head_dim", head_dim)];
+    if case.causal {
+        shape.push(("causal", 1));
+    }
     Problem::new("attention", name, &shape, case.flops(), move |size| case.bytes(size), make)
 }
 
