@@ -1,23 +1,34 @@
 #!/usr/bin/env python3
-"""Lays our times beside PyTorch's and the ceilings of the card.
+"""Lays our times beside PyTorch's, diffusers' and the ceilings of the card, all of the same run.
 
-    python3 report.py FOLDER                 writes comparison.csv and prints the table
+    python3 report.py FOLDER                 writes kernels.csv and stages.csv, and prints both as tables with their ratios
     python3 report.py FOLDER --slowest N     prints the N cases furthest from their floor: op, case, dtype and kernels, tab-separated
 
-FOLDER has bench.json and, for the table, torch.json. The floor of a case is the larger of its operations over the measured matrix peak
-and its bytes over the measured copy bandwidth; without torch.json, --slowest goes by time.
+FOLDER has what the steps of `run` wrote: bench.json (kernels), torch.json (PyTorch on the same cases), stages.json (our stages), diffusers.json.
+What is not there is named, and the exit status is 1. A ratio is their time over ours, so above 1 we take less; without a time there is none:
+"refused", "failed", "not begun" and "not finished" stand in its place.
+
+The floor of a case is the larger of its operations over the matrix peak and its bytes over the copy bandwidth, each the best that was measured
+in this run, by us or by PyTorch.
 """
 
 import argparse
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
-COLUMNS = ["op", "case", "dtype", "us", "low", "high", "torch_us", "opponent", "speedup", "tflops", "gbs", "floor_us", "share_of_floor"]
+KERNELS = ["op", "case", "dtype", "us", "low", "high", "torch_us", "opponent", "ratio", "tflops", "gbs", "floor_us", "share_of_floor"]
+STAGES = [
+    "who", "mode", "dtype", "batch", "text_ms", "step_ms", "decode_ms", "images_per_s", "ratio", "share_of_peak", "finite", "status",
+]  # fmt: skip
 
 
 def load(path):
+    """The report of a step; none if it is not there."""
+    if not path.exists():
+        return None
     try:
         with open(path) as file:
             return json.load(file)
@@ -29,18 +40,47 @@ def key(row):
     return row["op"], row["case"], row["dtype"]
 
 
-def floor_us(case, ceilings):
-    peak = ceilings.get(f"{case['dtype']}_tflops")
-    compute = case["flops"] / peak / 1e6 if peak else 0
-    return max(compute, case["bytes"] / ceilings["copy_gbs"] / 1e3)
+def peaks(bench, stages, torch):
+    """The best that was measured: TFLOP/s by type, and GB/s of a copy."""
+    found = {}
+
+    def best(name, value):
+        if value is not None:
+            found[name] = max(found.get(name, 0.0), value)
+
+    for report in (bench, stages):
+        if report:
+            measured = report["ceilings"]
+            best("copy_gbs", measured["copy_gbs"])
+            for dtype in {row["dtype"] for row in report["results"]}:
+                best(f"{dtype}_tflops", measured["matmul_tflops"])
+    for name, value in (torch or {}).get("ceilings", {}).items():
+        best(name, value)
+    return found
 
 
-def rows(bench, torch):
+def floor_us(case, best):
+    peak, copy = best.get(f"{case['dtype']}_tflops"), best.get("copy_gbs")
+    return max(case["flops"] / peak / 1e6 if peak else 0, case["bytes"] / copy / 1e3 if copy else 0)
+
+
+def opponents(row):
+    """Name and time, or name and why there is none, of each."""
+    for name, timed in row.get("opponents", {}).items():
+        yield name, timed["median_us"]
+    for name in row.get("refused", {}):
+        yield name, "refused"
+    for name in row.get("errors", {}):
+        yield name, "failed"
+    for name in row.get("not_begun", []):
+        yield name, "not begun"
+
+
+def kernel_rows(bench, torch, best):
     """A row for each opponent of each case; one without, where there is none."""
-    opponents = {key(row): row.get("opponents", {}) for row in torch["results"]}
+    theirs = {key(row): list(opponents(row)) for row in torch["results"]} if torch else {}
     for case in bench["results"]:
-        us = case["median_us"]
-        floor = floor_us(case, torch["ceilings"])
+        us, floor = case["median_us"], floor_us(case, best)
         ours = {
             "op": case["op"],
             "case": case["case"],
@@ -53,33 +93,108 @@ def rows(bench, torch):
             "floor_us": floor,
             "share_of_floor": floor / us,
         }
-        for name, timed in opponents.get(key(case), {}).items() or [("none", None)]:
-            theirs = {"torch_us": timed["median_us"], "speedup": timed["median_us"] / us} if timed else {}
-            yield {**ours, "opponent": name, **theirs}
+        for name, timed in theirs.get(key(case)) or [("none", None)]:
+            ratio = {"ratio": timed / us} if isinstance(timed, float) else {}
+            yield {**ours, "opponent": name, **({} if timed is None else {"torch_us": timed}), **ratio}
+
+
+def fastest_of(rows):
+    """For each case with opponents, the ratio to the fastest that does all that ours does."""
+    found = {}
+    for row in rows:
+        alone = row["opponent"] in ("matmul", "conv") and any(key(other) == key(row) and other["opponent"] == "layer" for other in rows)
+        if "ratio" in row and not alone:
+            found[key(row)] = min(found.get(key(row), math.inf), row["ratio"])
+    return found
+
+
+def stage_rows(stages, peers, best):
+    """Ours by batch, theirs by type, mode and batch. The ratio is ours over theirs in images a second, of our best: above 1 we make more."""
+    ours = {}
+    for row in stages["results"] if stages else []:
+        line = ours.setdefault(row["batch"], {"who": "syntic", "mode": "graph", "dtype": row["dtype"], "batch": row["batch"], "status": "ok"})
+        line["finite"] = row["finite"]
+        if row["stage"] == "batch":
+            peak = best.get(f"{row['dtype']}_tflops")
+            line |= {"images_per_s": row["images_per_s"], "share_of_peak": row["tflops"] / peak if peak else ""}
+        else:
+            line[f"{row['stage']}_ms"] = row["median_s"] * 1e3
+    top = max((line["images_per_s"] for line in ours.values()), default=None)
+    yield from ours.values()
+    for row in peers["results"] if peers else []:
+        # Killed while it ran: its step was ended.
+        status = "not finished" if row["status"] == "begun" else row["status"]
+        line = {"who": peers["peer"], "mode": row["mode"], "dtype": row["dtype"], "batch": row["batch"], "status": status}
+        if row["status"] == "ok":
+            line |= {f"{stage}_ms": row[f"{stage}_s"] * 1e3 for stage in ("text", "step", "decode")}
+            line |= {"images_per_s": row["images_per_s"], "finite": "all" if row["finite"] else "not all"}
+            if top:
+                line["ratio"] = top / row["images_per_s"]
+        yield line
 
 
 def text(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def table(bench, torch, folder):
-    lines = [{name: text(row.get(name, "")) for name in COLUMNS} for row in rows(bench, torch)]
-    with open(folder / "comparison.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+def table(columns, rows, path):
+    lines = [{name: text(row.get(name, "")) for name in columns} for row in rows]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(lines)
-    widths = {name: max([len(name)] + [len(line[name]) for line in lines]) for name in COLUMNS}
-    for line in [dict(zip(COLUMNS, COLUMNS))] + lines:
-        print("  ".join(line[name].ljust(widths[name]) for name in COLUMNS).rstrip())
-    print("\nceilings of this run: " + ", ".join(f"{name} {text(value)}" for name, value in torch["ceilings"].items()))
+    widths = {name: max([len(name)] + [len(line[name]) for line in lines]) for name in columns}
+    for line in [dict(zip(columns, columns))] + lines:
+        print("  ".join(line[name].ljust(widths[name]) for name in columns).rstrip())
+    print()
 
 
-def slowest(bench, torch, count):
-    if torch is None:
-        cases = sorted(bench["results"], key=lambda case: -case["median_us"])
-    else:
-        cases = sorted(bench["results"], key=lambda case: floor_us(case, torch["ceilings"]) / case["median_us"])
-    for case in cases[:count]:
+def summary(kernels, stages, reports, best):
+    """What the tables say, in a few lines."""
+    print("best ceilings of this run: " + ", ".join(f"{name} {text(value)}" for name, value in best.items()))
+    ratios = list(fastest_of(kernels).values())
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        won = sum(ratio >= 1 for ratio in ratios)
+        print(f"kernels: {len(ratios)} cases with an opponent, {won} at least as fast as the fastest; ratio {mean:.3f} (geometric mean)")
+    ok = [row for row in stages if row["status"] == "ok"]
+    tops = [max((row for row in ok if (row["who"] == "syntic") == ours), key=lambda row: row["images_per_s"], default=None) for ours in (True, False)]
+    for row in filter(None, tops):
+        print(f"{row['who']}: {row['images_per_s']:.3f} images/s at best ({row['mode']}, {row['dtype']}, batch {row['batch']})")
+    if all(tops):
+        print(f"images/s, ours over theirs: {tops[0]['images_per_s'] / tops[1]['images_per_s']:.3f}")
+        ours, theirs = reports["stages.json"], reports["diffusers.json"]
+        same = [name for name in ("evaluations", "guidance", "steps") if ours[name] != theirs.get(name)]
+        same += ["size"] if list(ours["size"]) != [theirs["size"]] * 2 else []
+        if same:
+            print(f"NOT COMPARABLE: the two differ in {', '.join(same)}")
+        return not same
+    return True
+
+
+def report(folder):
+    names = ("bench.json", "torch.json", "stages.json", "diffusers.json")
+    reports = {name: load(folder / name) for name in names}
+    bench, torch, stages, peers = (reports[name] for name in names)
+    best = peaks(bench, stages, torch)
+    kernels = list(kernel_rows(bench, torch, best)) if bench else []
+    of_stages = list(stage_rows(stages, peers, best))
+    table(KERNELS, kernels, folder / "kernels.csv")
+    table(STAGES, of_stages, folder / "stages.csv")
+    comparable = summary(kernels, of_stages, reports, best)
+    notes = {json_of.get("note") for json_of in (bench, stages) if json_of and json_of.get("note")}
+    for note in sorted(notes):
+        print(f"NOTE: {note}")
+    missing = [name for name in names if reports[name] is None]
+    if missing:
+        print(f"missing: {', '.join(missing)}; the steps that write them have logs beside them")
+    return comparable and not missing
+
+
+def slowest(bench, best, count):
+    by_floor = f"{bench['results'][0]['dtype']}_tflops" in best if bench["results"] else False
+    share = (lambda case: floor_us(case, best) / case["median_us"]) if by_floor else (lambda case: -case["median_us"])
+    for case in sorted(bench["results"], key=share)[:count]:
         print("\t".join([*key(case), "|".join(case["kernels"])]))
 
 
@@ -88,12 +203,13 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--slowest", type=int, metavar="N")
     arguments = parser.parse_args()
-    bench = load(arguments.folder / "bench.json")
-    path = arguments.folder / "torch.json"
-    if arguments.slowest is not None:
-        slowest(bench, load(path) if path.exists() else None, arguments.slowest)
-    else:
-        table(bench, load(path), arguments.folder)
+    folder = arguments.folder
+    if arguments.slowest is None:
+        sys.exit(0 if report(folder) else 1)
+    bench = load(folder / "bench.json")
+    if bench is None:
+        sys.exit(f"report.py: {folder}/bench.json is not there; the step bench writes it")
+    slowest(bench, peaks(bench, None, load(folder / "torch.json")), arguments.slowest)
 
 
 if __name__ == "__main__":
