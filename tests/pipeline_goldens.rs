@@ -152,7 +152,7 @@ fn kernels_make_an_image_whatever_its_batch() {
 
 /// The same for every model in every type, four different prompts in a batch.
 #[test]
-#[ignore = "takes the simulator most of an hour; a GPU seconds"]
+#[ignore = "takes the simulator 20 minutes; a GPU seconds"]
 fn kernels_make_the_latents_of_diffusers_with_every_model_and_type() {
     for device in gpus() {
         for name in CASES {
