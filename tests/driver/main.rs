@@ -2,19 +2,25 @@
 //! of handles, memory, contexts and order, and puts work off as long as it may; what a card computes, it does not show.
 #![cfg(target_os = "linux")]
 
+mod allocations;
 mod passes;
 
 use passes::{quarters, read};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use syntic::bench::Kernels;
 use syntic::device::{Arena, Buffer, Device, Entries, Exec, Gpu, Launch, Params, Plan, Precision};
+use syntic::diffusion::schedulers::{SchedulerName, create};
+use syntic::diffusion::{Sample, Sampler, Savings, Settings, StableDiffusion};
 use syntic::ops::elementwise::add;
 use syntic::ops::gemm::{Activation, Linear, linear};
 use syntic::ops::norm::{Norm, layer_norm};
+use syntic::rng::RngKind;
 use syntic::tensor::{DType, HostTensor};
+use syntic::weights::ModelDir;
 use syntic::{Error, Result};
 
 /// Set in the process that has the double.
@@ -145,6 +151,42 @@ fn kernels_are_checked_and_timed() {
         assert_eq!((row.sets, row.problem.bytes, row.kernels.as_slice()), (129, 983_040, &["add_forward_f16"][..]));
         assert!(row.replays >= 15 && row.low_us <= row.median_us && row.median_us <= row.high_us, "{row:?}");
         assert_eq!(report.note, None);
+    });
+}
+
+/// A step is a graph that is replayed: with the second one there is nothing left to allocate, of a batch or of a second batch.
+#[test]
+fn denoising_steps_take_no_memory_of_the_host() {
+    with_driver(&[("SYNTIC_PACKED", "off")], || {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sd1-tiny");
+        let model = ModelDir::open(folder.to_str().unwrap()).unwrap();
+        let model = StableDiffusion::load(&model, &card(), Precision::F32).unwrap();
+        let length = model.spec.text.max_positions;
+        for (scheduler, rng) in [(SchedulerName::Pndm, RngKind::Philox), (SchedulerName::EulerAncestral, RngKind::Philox)] {
+            let steps = create(scheduler, &model.spec.scheduler, 12).unwrap();
+            let (negative, savings) = (vec![0; length], Savings::default());
+            let settings = Settings { height: 64, width: 96, guidance: 7.5, negative, rng, savings };
+            let mut sampler = Sampler::new(&model, steps, settings, 2).unwrap();
+            let ids: Vec<u32> = (0..2 * length as u32).map(|i| i % 50).collect();
+            let samples: Vec<Sample<'_>> =
+                ids.chunks(length).zip(0..).map(|(ids, seed)| Sample { ids, seed, latents: None }).collect();
+            for batch in 0..2 {
+                let counted = allocations::during(|count| {
+                    let on_step = &mut |step: usize, steps: usize| {
+                        count(0 < step && step < steps);
+                        ControlFlow::Continue(())
+                    };
+                    sampler.generate(&samples, on_step).unwrap();
+                });
+                assert_eq!(counted, 0, "{scheduler:?}, batch {batch}");
+            }
+        }
+        assert!(
+            allocations::during(|count| {
+                count(true);
+                drop(std::hint::black_box(vec![0u8; 100]));
+            }) > 0
+        );
     });
 }
 
