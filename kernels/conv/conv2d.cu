@@ -214,7 +214,7 @@ __device__ inline void conv2d(const Operands<T>& at, const Conv2dParams& p) {
             if (at.residual != nullptr) parts.add(values, at.residual, place, column);
             parts.put(values, at.y, place, column);
         },
-        TakeStatistics<TILE, TILE::WARP_N>{p.statistics, at.statistics, m, p.outputs});
+        TakeStatistics<T, TILE, TILE::WARP_N, false>{p.statistics, at.statistics, m, p.outputs});
 }
 
 #define CONV2D(NAME, T, TILE, VECTORS)                                                                                     \

@@ -114,7 +114,8 @@ __device__ inline void find_rows(RowNorm* rows, const float2* norm, uint32_t fir
 
 // A sum of x W^T, of a column of W whose sum is `column_sum`, as that of the norm of x.
 __device__ inline float normalised(float sum, const RowNorm& row, float column_sum) {
-    return fmaf(-row.mean, column_sum, sum) * row.factor;
+    // Not contracted with the bias that follows, whatever the kernel: they all give the same bits.
+    return __fmul_rn(fmaf(-row.mean, column_sum, sum), row.factor);
 }
 
 // ---- The end --------------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ __device__ inline void gemm_nt(const Operands<T>& at, const GemmNtParams& p) {
     if constexpr (GEGLU) {
         for_each_part<TILE, COLUMNS>(sums, shared.tile, first, p.m, p.outputs, finish, NoStatistics{});
     } else {
-        const TakeStatistics<TILE, COLUMNS> statistics{p.statistics, at.statistics, p.m, p.outputs};
+        const TakeStatistics<T, TILE, COLUMNS, COLUMNS == STATISTICS_COLUMNS> statistics{p.statistics, at.statistics, p.m, p.outputs};
         for_each_part<TILE, COLUMNS>(sums, shared.tile, first, p.m, p.outputs, finish, statistics);
     }
 }

@@ -1,5 +1,5 @@
 // Statistics of the result of a product for the norm that reads it next: means and sums of squares about them (M2), of parts of the
-// result, taken while a block still has it. They are of the values in f32, before the result is rounded.
+// result, taken while a block still has it. They are of the values as they are stored: a norm subtracts the mean from those.
 //
 //   of channels [M / 32, N / 2]   a part is 32 rows of 2 columns: group norm. M is a multiple of 32, N of 2
 //   of rows     [M, N / 80]       a part is 80 columns of a row: layer norm. N is a multiple of 80, and a warp has 80 columns
@@ -19,18 +19,21 @@ struct Merged {
           squares(squares + count * max_nan(distance_squared - distance * distance / parts, 0.0f)) {}
 };
 
-// Takes statistics of what `for_each_part` hands on.
-template <class TILE, int COLUMNS>
+// Takes statistics of what `for_each_part` hands on, which is stored as T; those of rows only if ROWS.
+template <typename T, class TILE, int COLUMNS, bool ROWS>
 struct TakeStatistics {
     static constexpr int PIECES = COLUMNS / 8;
-    static constexpr bool ROWS = COLUMNS == STATISTICS_COLUMNS;
+    static_assert(!ROWS || COLUMNS == STATISTICS_COLUMNS, "a warp has one part of a row");
 
     uint32_t kind;  // enum Statistics
     float2* parts;
     uint32_t m, n;
 
     // Of 8 values of a row that are done; `staged` are their places.
-    __device__ void take(TileShared<TILE>& shared, float* staged, const float (&values)[8], uint32_t row, uint32_t piece) const {
+    __device__ void take(TileShared<TILE>& shared, float* staged, float (&values)[8], uint32_t row, uint32_t piece) const {
+        if (kind == STATISTICS_NONE) return;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) values[i] = to_float(from_float<T>(values[i]));
         if (kind == STATISTICS_CHANNELS) {
             // As they were read: every other four lanes take the upper half first.
             const uint32_t swap = threadIdx.x / 4 % 2;

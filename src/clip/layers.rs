@@ -80,11 +80,13 @@ impl ClipLayers {
             let layer = build.scope("encoder.layers").scope(i);
             let attention = layer.scope("self_attn");
             let after = |norm| layer.after_norm(norm, width, eps);
+            let fc2 = layer.linear("mlp.fc2", inner, width, true)?;
             Ok(Layer {
                 qkv: after("layer_norm1").scope("self_attn").stacked(["q_proj", "k_proj", "v_proj"], width, width, true)?,
                 out: attention.linear("out_proj", width, width, true)?.with_statistics(Statistics::Rows),
                 fc1: after("layer_norm2").linear("mlp.fc1", width, inner, true)?,
-                fc2: layer.linear("mlp.fc2", inner, width, true)?.with_statistics(Statistics::Rows),
+                // The norm after the last layer is none of a linear layer's input.
+                fc2: if i + 1 < config.count { fc2.with_statistics(Statistics::Rows) } else { fc2 },
             })
         };
         let layers = (0..config.count).map(layer).collect::<Result<_>>()?;

@@ -21,13 +21,13 @@ pub(super) enum Place {
     Device(u64),
 }
 
-/// Statistics of a product's result that the product takes on a GPU for the norm that reads it next (`kernels/gemm/statistics.cuh`): means,
-/// and sums of squares about them, of parts of the result.
+/// Statistics of a product's result `[M, N]` that the product takes on a GPU for the norm that reads it next
+/// (`kernels/gemm/statistics.cuh`): of parts of the result, as it is stored, the mean and the sum of squares about it, in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
-    /// Of two channels in [`Statistics::PART_ROWS`] rows, for a group norm.
+    /// Of two channels in [`Statistics::PART_ROWS`] rows, for a group norm: `[M / 32, N / 2, 2]`.
     Channels,
-    /// Of [`Statistics::PART_COLUMNS`] columns of a row, for a layer norm.
+    /// Of [`Statistics::PART_COLUMNS`] columns of a row, for a layer norm: `[M, N / 80, 2]`.
     Rows,
 }
 
@@ -135,13 +135,16 @@ impl<'e> Tensor<'e> {
         self.attached_statistics().filter(|(attached, _)| *attached == kind).map(|(_, statistics)| statistics)
     }
 
-    /// The same values under another shape of the same length.
+    /// The same values under another shape of the same length. Statistics stay where the last extent does.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn reshape(mut self, shape: impl Into<Shape>) -> Tensor<'e> {
         let shape = shape.into();
         assert_eq!(shape.len(), self.shape.len(), "reshape {:?} to {shape:?}", self.shape);
+        if shape.last() != self.shape.last() {
+            self.attached.take().inspect(|attached| self.exec.bury(attached.id));
+        }
         self.shape = shape;
         self
     }
@@ -167,9 +170,10 @@ impl<'e> Tensor<'e> {
     }
 
     /// # Panics
-    /// For a read-only view of a [`Buffer`].
+    /// For a read-only view of a [`Buffer`], or if statistics of the values would be wrong afterwards.
     pub(super) fn assert_writable(&self) {
         assert!(self.writable, "this view of a buffer is read-only");
+        assert!(self.attached.is_none(), "writing to {self:?}, which has statistics");
     }
 
     /// The memory of an f32 tensor on the CPU.

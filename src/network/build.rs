@@ -35,7 +35,7 @@ impl<'d, 'a> Build<'d, 'a> {
         Build { precision: Precision::F32, ..self.clone() }
     }
 
-    /// The same, where linear layers take the layer norm `name` of what they are given.
+    /// The same for linear layers alone, which take the layer norm `name` of what they are given. Other layers panic.
     pub fn after_norm(&self, name: &str, channels: usize, eps: f32) -> Build<'d, 'a> {
         let layer = self.loader.scope(name);
         let norm = LayerNorm { weight: layer.tensor("weight", &[channels]), bias: layer.tensor("bias", &[channels]), eps };
@@ -90,6 +90,7 @@ impl<'d, 'a> Build<'d, 'a> {
         stride: usize,
         padding: Padding,
     ) -> Result<Conv2d> {
+        assert!(self.norm.is_none(), "{name}: a convolution after a layer norm");
         let layer = self.loader.scope(name);
         let weight = layer.tensor("weight", &[outputs, inputs, kernel, kernel]);
         Conv2d::prepare(self.device, self.precision, weight, Some(layer.tensor("bias", &[outputs])), stride, padding)
@@ -97,6 +98,7 @@ impl<'d, 'a> Build<'d, 'a> {
 
     /// A group norm, or with one group a layer norm.
     pub fn norm(&self, name: &str, channels: usize, groups: usize, eps: f32) -> Result<Norm> {
+        assert!(self.norm.is_none(), "{name}: a norm after a layer norm");
         let layer = self.loader.scope(name);
         Norm::prepare(self.device, groups, eps, layer.tensor("weight", &[channels]), layer.tensor("bias", &[channels]))
     }

@@ -62,7 +62,9 @@ impl Transformer {
         Ok(Transformer {
             norm: build.norm("norm", channels, config.groups, GROUP_NORM_EPS)?,
             proj_in: projection("proj_in")?.with_statistics(Statistics::Rows),
-            blocks: (0..config.layers).map(|k| TransformerBlock::new(&blocks.scope(k), config, text)).collect::<Result<_>>()?,
+            blocks: (0..config.layers)
+                .map(|k| TransformerBlock::new(&blocks.scope(k), config, text, k + 1 == config.layers))
+                .collect::<Result<_>>()?,
             proj_out: projection("proj_out")?.with_statistics(Statistics::Channels),
         })
     }
@@ -90,8 +92,10 @@ impl Transformer {
 }
 
 impl TransformerBlock {
-    fn new(build: &Build, config: TransformerConfig, text: &mut TextProjections) -> Result<TransformerBlock> {
+    /// No norm reads what the last block makes.
+    fn new(build: &Build, config: TransformerConfig, text: &mut TextProjections, last: bool) -> Result<TransformerBlock> {
         let channels = config.channels;
+        let ff_out = build.linear("ff.net.2", 4 * channels, channels, true)?;
         let after = |norm| build.after_norm(norm, channels, LAYER_NORM_EPS);
         let (attn1, attn2) = (build.scope("attn1"), build.scope("attn2"));
         Ok(TransformerBlock {
@@ -104,7 +108,7 @@ impl TransformerBlock {
             cross_kv: text.add(&attn2, config.context, channels)?,
             cross_out: attn2.linear("to_out.0", channels, channels, true)?.with_statistics(Statistics::Rows),
             ff_in: after("norm3").geglu("ff.net.0.proj", channels, 4 * channels)?,
-            ff_out: build.linear("ff.net.2", 4 * channels, channels, true)?.with_statistics(Statistics::Rows),
+            ff_out: if last { ff_out } else { ff_out.with_statistics(Statistics::Rows) },
         })
     }
 

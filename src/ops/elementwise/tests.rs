@@ -1,6 +1,8 @@
 use super::*;
-use crate::device::Plan;
-use crate::ops::testing::{assert_close, assert_shape_error, cpus, devices, keep, label, noise, run, stored, try_run};
+use crate::device::{Plan, Precision, Statistics};
+use crate::ops::gemm::testing::host;
+use crate::ops::gemm::{Activation, Linear, linear};
+use crate::ops::testing::{assert_close, assert_shape_error, cpus, devices, gpus, keep, label, noise, run, stored, try_run};
 use crate::tensor::DType;
 
 /// Lane and task edges, one less, one more, and primes.
@@ -74,6 +76,42 @@ fn batches_repeat_in_order() {
             keep(&repeated, out)
         });
         assert_eq!(out, x.repeat(3), "{}", label(&device));
+    }
+}
+
+/// What is normalised next is the repeated batch, with the statistics of the product before.
+#[test]
+fn statistics_repeat_with_their_batch() {
+    let (weight, sizes) = (noise(7, 80 * 8), [2, 32, 8]);
+    for device in gpus() {
+        for kind in [Statistics::Rows, Statistics::Channels] {
+            let layer =
+                Linear::prepare(&device, Precision::F32, &[(host(&weight, &[80, 8]), None)]).unwrap().with_statistics(kind);
+            let statistics = |times| {
+                run(&device, |exec, out| {
+                    let x = linear(exec, &layer, &exec.input(sizes, &noise(8, 2 * 32 * 8))?, Activation::None, None)?;
+                    let x = if times > 1 { repeat_batch(exec, &x, times)? } else { x };
+                    keep(&x.statistics(kind).expect("statistics"), out)
+                })
+            };
+            assert_eq!(statistics(3), statistics(1).repeat(3), "{kind:?} on {}", label(&device));
+        }
+    }
+}
+
+/// Of another last extent, or written to, they would be those of something else.
+#[test]
+fn statistics_stay_with_what_they_describe() {
+    for device in gpus() {
+        let layer = Linear::prepare(&device, Precision::F32, &[(host(&[1.0; 80 * 8], &[80, 8]), None)]).unwrap();
+        let layer = layer.with_statistics(Statistics::Rows);
+        run(&device, |exec, out| {
+            let x = linear(exec, &layer, &exec.input([2, 8], &[1.0; 16])?, Activation::None, None)?.reshape([1, 2, 80]);
+            assert!(x.statistics(Statistics::Rows).is_some());
+            let x = x.reshape([4, 40]);
+            assert!(x.attached_statistics().is_none());
+            keep(&x, out)
+        });
     }
 }
 

@@ -45,13 +45,13 @@ pub(super) fn tilings(activation: Activation) -> &'static [Tiling] {
     if activation == Activation::Geglu { &GEGLU } else { &LINEAR }
 }
 
-/// Room for the statistics that a layer takes of a result, and their number in the kernels, `enum Statistics`.
+/// Room for the statistics that a layer takes of a result, if it has whole parts.
 pub(crate) fn statistics_of<'e>(exec: &'e Exec<'_>, kind: Option<Statistics>, out: &Tensor<'_>) -> Result<Option<Tensor<'e>>> {
     let parts = kind.and_then(|kind| kind.parts(out.shape().rows(), out.shape().last()));
     parts.map(|[tall, wide]| exec.alloc([tall, wide, 2], DType::F32)).transpose()
 }
 
-/// The number of what is taken, in the kernels.
+/// The number of what is taken in the kernels' `enum Statistics`.
 pub(crate) fn statistics_number(kind: Option<Statistics>) -> u32 {
     match kind {
         None => 0,

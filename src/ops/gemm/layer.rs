@@ -158,7 +158,9 @@ impl Packed {
                 return Err(Error::shape(op, format!("{}: expected [{rows}], found {:?}", b.name, b.shape)));
             }
         }
-        let declared = parts.iter().any(|(w, b)| w.bytes.is_none() || b.as_ref().is_some_and(|b| b.bytes.is_none()));
+        let tensors = parts.iter().flat_map(|(w, b)| [Some(w), b.as_ref()]).flatten();
+        let declared =
+            tensors.chain(norm.iter().flat_map(|norm| [&norm.weight, &norm.bias])).any(|tensor| tensor.bytes.is_none());
         let dtype = device.operands(precision);
         if declared && !device.is_predicted() {
             return Ok(Packed { layout, dtype, weights: None });

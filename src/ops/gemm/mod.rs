@@ -121,7 +121,12 @@ impl Linear {
     }
 
     /// The same layer, whose results carry statistics for the norm that reads them next, on a GPU and where they have whole parts.
+    /// Only one of the GPU's tiles takes statistics of rows, so they also choose the tile: ask for them only where a norm reads them.
+    ///
+    /// # Panics
+    /// If the layer was packed for GEGLU, whose kernels take none.
     pub fn with_statistics(self, kind: Statistics) -> Linear {
+        assert!(!self.packed.layout().gated, "statistics of a layer packed for GEGLU");
         Linear { statistics: Some(kind), ..self }
     }
 

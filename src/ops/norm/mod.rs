@@ -132,7 +132,7 @@ pub fn layer_norm<'e>(exec: &'e Exec<'_>, norm: &Norm, x: &Tensor<'_>) -> Result
 /// Mean, and sum of squares about it, of each row of x: `[rows, 1, 2]`, on a GPU.
 ///
 /// # Errors
-/// If the kernel does not take it.
+/// If x has more rows or columns than the kernel counts to.
 pub(crate) fn row_statistics<'e>(exec: &'e Exec<'_>, gpu: &Gpu, x: &Tensor<'_>) -> Result<Tensor<'e>> {
     let (elements, size) = (x.shape().len() as u64, x.dtype().size() as u64);
     let mut out = exec.alloc([x.shape().rows(), 1, 2], DType::F32)?;
