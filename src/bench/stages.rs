@@ -32,6 +32,8 @@ pub struct Stages {
     pub steps: usize,
     /// Batches of each size that are made.
     pub repeat: Repeat,
+    /// Measure what the card can do as well; a profiler would count it.
+    pub ceilings: bool,
 }
 
 /// One stage at one batch.
@@ -58,8 +60,8 @@ pub struct StageRow {
     pub gflop: f64,
     /// TFLOP/s at the median.
     pub tflops: f64,
-    /// These over the product's ceiling in this run.
-    pub share: f64,
+    /// These over the product's ceiling in this run, if that was measured.
+    pub share: Option<f64>,
     /// Images a second at the median, of a whole batch.
     pub images_per_s: Option<f64>,
     /// Images that came out finite, of all that were made at this batch: random weights, and times of numbers that are none, mean less.
@@ -86,8 +88,11 @@ pub struct StageReport {
     pub evaluations: usize,
     /// Scale of guidance.
     pub guidance: f32,
-    /// Measured in this run, after the stages.
-    pub ceilings: Ceilings,
+    /// Measured in this run, after the stages; none if they were not asked for.
+    pub ceilings: Option<Ceilings>,
+    /// Why the next start packs the weights again, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unkept: Option<String>,
     /// The stages.
     pub results: Vec<StageRow>,
 }
@@ -95,10 +100,11 @@ pub struct StageReport {
 impl Table for StageReport {
     fn title(&self) -> String {
         let (height, width) = self.size;
-        let Ceilings { matmul_tflops, copy_gbs } = self.ceilings;
+        let ceilings = self.ceilings.as_ref().map_or(String::new(), |Ceilings { matmul_tflops, copy_gbs }| {
+            format!("; in this run: product {matmul_tflops:.1} TFLOP/s, copy {copy_gbs:.0} GB/s")
+        });
         format!(
-            "syntic {}, {}{}, model {}, {height}x{width}, {} steps ({} evaluations), guidance {}; in this run: product {matmul_tflops:.1} \
-             TFLOP/s, copy {copy_gbs:.0} GB/s",
+            "syntic {}, {}{}, model {}, {height}x{width}, {} steps ({} evaluations), guidance {}{ceilings}",
             self.version,
             self.device,
             self.note.map_or(String::new(), |note| format!(", {note}")),
@@ -130,7 +136,8 @@ impl Table for StageReport {
         let cells = |row: &StageRow| {
             let mut cells = vec![row.stage.to_string(), row.batch.to_string(), row.dtype.to_string(), row.runs.to_string()];
             cells.extend([row.median_s, row.low_s, row.high_s].map(|seconds| format!("{:.3}", seconds * 1e3)));
-            cells.extend([format!("{:.1}", row.gflop), format!("{:.2}", row.tflops), format!("{:.3}", row.share)]);
+            cells.extend([format!("{:.1}", row.gflop), format!("{:.2}", row.tflops)]);
+            cells.push(row.share.map_or(String::new(), |share| format!("{share:.3}")));
             cells.push(row.images_per_s.map_or(String::new(), |rate| format!("{rate:.3}")));
             cells.push(row.finite.clone());
             cells
@@ -169,11 +176,11 @@ impl Stages {
         let batches = self.chosen(&spec, device, precision, evaluations)?;
         let model = StableDiffusion::load(&model, device, precision)?;
         let measured = batches.iter().map(|(batch, _)| self.laps(&model, gpu, *batch)).collect::<Result<Vec<Laps>>>()?;
-        let ceilings = Ceilings::measure(device, gpu)?;
+        let ceilings = self.ceilings.then(|| Ceilings::measure(device, gpu)).transpose()?;
         let mut results = Vec::new();
         for ((batch, because), laps) in batches.into_iter().zip(measured) {
             let cost = spec.cost(device, self.size, batch, self.guidance > 1.0)?;
-            results.extend(rows(laps, batch, &because, evaluations, &cost, &ceilings, device));
+            results.extend(rows(laps, batch, &because, evaluations, &cost, ceilings.as_ref(), device));
         }
         Ok(StageReport {
             version: VERSION,
@@ -185,6 +192,7 @@ impl Stages {
             evaluations,
             guidance: self.guidance,
             ceilings,
+            unkept: model.unkept,
             results,
         })
     }
@@ -278,7 +286,7 @@ fn rows(
     because: &str,
     evaluations: usize,
     cost: &Cost,
-    ceilings: &Ceilings,
+    ceilings: Option<&Ceilings>,
     device: &Device,
 ) -> Vec<StageRow> {
     let images = batch as u64;
@@ -301,7 +309,7 @@ fn rows(
             high_s: times.high(),
             gflop: flops as f64 / 1e9,
             tflops: flops as f64 / median / 1e12,
-            share: ceilings.share(flops, 0, median),
+            share: ceilings.map(|ceilings| ceilings.share(flops, 0, median)),
             images_per_s: (stage == "batch").then(|| batch as f64 / median),
             finite: finite.clone(),
         }

@@ -64,6 +64,9 @@ struct StageArgs {
     /// Batches before them that are not; the first makes the graphs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     warmup: usize,
+    /// Leave out what a product and a copy reach, for a profiler that would count them too; shares are then left out.
+    #[arg(long)]
+    no_ceilings: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -159,8 +162,13 @@ fn stages(args: StageArgs) -> Result<()> {
         guidance: args.guidance,
         steps: args.steps,
         repeat: Repeat { warmup: args.warmup, reps: args.reps },
+        ceilings: !args.no_ceilings,
     };
-    args.output.print(&stages.measure(&args.model, &device, precision)?)
+    let report = stages.measure(&args.model, &device, precision)?;
+    if let Some(problem) = &report.unkept {
+        note(format_args!("warning: {problem}"));
+    }
+    args.output.print(&report)
 }
 
 fn network(args: NetworkArgs) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::weights::Loader;
 /// Operations and memory of the three networks for a batch of images.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// Operations of encoding one prompt, two for each multiply-add.
+    /// Operations of encoding one prompt, keys and values for the denoising network included, two for each multiply-add.
     pub text_flops: u64,
     /// Operations of one evaluation of the denoising network for the whole batch, guidance included.
     pub unet_flops: u64,
@@ -49,11 +49,15 @@ impl Cost {
         let length = spec.text.max_positions;
         let [text_loader, image_loader] = [Loader::declare(), Loader::declare()];
         let text = TextEncoder::new(spec.text.clone(), device, &text_loader)?;
-        let text = Plan::record(device, |exec| text.forward(exec, &vec![0; batch * length], length).map(drop))?;
-
         let unet = Unet::new(spec.unet.clone(), device, Precision::F32, &image_loader.scope("unet"))?;
+        let mut state = TextState::zeros(device, &unet, batch, length)?;
+        let text = Plan::record(device, |exec| {
+            let hidden = text.forward(exec, &vec![0; batch * length], length)?;
+            unet.encode_text(exec, &hidden, 0, &mut state)
+        })?;
+
         let outputs = if guided { 2 * batch } else { batch };
-        let (time, state) = (unet.time_state(device, 1)?, TextState::zeros(device, &unet, 1, length)?);
+        let time = unet.time_state(device, 1)?;
         let rows = KvRows::new(device, vec![0; outputs])?;
         let halves = if guided { Halves::Both } else { Halves::Prompts };
         let conditions = Conditions { time: &time, step: 0, text: &state, text_rows: &rows, halves };
@@ -71,7 +75,7 @@ impl Cost {
             text_bytes: text.bytes(),
             unet_bytes: unet.bytes(),
             vae_bytes: vae.bytes(),
-            prompt_bytes: state.bytes(),
+            prompt_bytes: state.bytes() / batch,
             step_bytes: time.bytes(),
             text_weights: values(&text_loader),
             image_weights: values(&image_loader),

@@ -232,6 +232,11 @@ impl Checkpoint {
         self.files.iter().all(|file| file.is_unchanged(ago))
     }
 
+    /// A file whose time is later than it is now.
+    pub(super) fn newer_than_now(&self) -> Option<&Path> {
+        self.files.iter().find(|file| file.is_newer_than_now()).map(WeightFile::path)
+    }
+
     /// Gives mapped pages that were read so far back to the system, so that a packed model and its file are not both
     /// resident. Bytes already handed out stay valid: they are read again from the file when touched.
     pub fn release(&self) {

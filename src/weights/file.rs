@@ -91,6 +91,11 @@ impl WeightFile {
         settled && now.is_ok_and(|now| now == self.stamp)
     }
 
+    /// True if it was written later than it is now: the clock was set back, or the file copied with the time of another.
+    pub fn is_newer_than_now(&self) -> bool {
+        self.stamp.modified.is_some_and(|modified| modified > SystemTime::now())
+    }
+
     /// The texts in the header's `__metadata__`.
     pub fn metadata(&self) -> HashMap<String, String> {
         let read = SafeTensors::read_metadata(&self.map).ok();

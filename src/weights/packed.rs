@@ -27,6 +27,9 @@
 //! **One machine.** Machines that share the folder, but have copies of a model under the same path, would replace each other's file at every
 //! start: give each a folder of its own. What tells machines apart tells containers apart too, so it is not part of the name.
 //!
+//! **Nobody else's.** A model that is not there any more leaves a file behind, which a later load removes once nobody used it for a week. The
+//! folder may be anybody's: only files with such a name and header are counted, and removed.
+//!
 //! `SYNTIC_PACKED` is the folder, or `off`; else it is `packed` in the folder of [`builtin`](super::builtin). It can be removed at any time. Where
 //! it cannot be written the model is loaded all the same, and [`Packing::problem`] says why.
 
@@ -47,7 +50,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes of the header set aside for each tensor of the checkpoint: a layer may make three buffers of one, each named
 /// twice, by a hundred bytes.
@@ -59,8 +62,12 @@ const RELEASE_EVERY: usize = 64 << 20;
 /// A source is not trusted to get another time when it changes until this long after it did: the coarsest file systems count in 2 seconds.
 const TICK: Duration = Duration::from_secs(2);
 
-/// Age from which the packed weights of a model that is not there are removed: it may be on a disk that will be back, or another machine's.
+/// Time without use after which the packed weights of a model that is not there are removed: it may be on a disk that will be back, or
+/// another machine's.
 const ORPHAN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A use is noted, as the time of the file, when the last note is this old.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What became of the packed weights of a component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,7 +85,7 @@ pub struct Packing {
 pub struct PackedFolder {
     /// The folder; none if `SYNTIC_PACKED` is `off`, or there is no place for it.
     pub folder: Option<PathBuf>,
-    /// Files in it.
+    /// Files of packed weights in it, half-written ones included.
     pub files: usize,
     /// Their size in bytes.
     pub bytes: u64,
@@ -87,7 +94,8 @@ pub struct PackedFolder {
 /// The folder of packed weights. Reads names and sizes, and writes nothing.
 pub fn packed_weights() -> PackedFolder {
     let Some(folder) = folder().ok().flatten() else { return PackedFolder::default() };
-    let sizes: Vec<u64> = kept_files(&folder).filter_map(|path| Some(path.metadata().ok()?.len())).collect();
+    let files = kept_files(&folder).chain(half_written(&folder).map(|(_, path)| path));
+    let sizes: Vec<u64> = files.filter_map(|path| Some(path.metadata().ok()?.len())).collect();
     PackedFolder { folder: Some(folder), files: sizes.len(), bytes: sizes.iter().sum() }
 }
 
@@ -177,7 +185,10 @@ impl State {
     /// Goes on without keeping anything.
     fn fail(&mut self, error: &Error) {
         self.writer = None;
-        let advice = "set SYNTIC_PACKED to a folder that can be written, or to `off`";
+        let advice = match error {
+            Error::Usage { hint, .. } if !hint.is_empty() => hint,
+            _ => "set SYNTIC_PACKED to a folder of a local disk that can be written, or to `off`",
+        };
         self.packing.problem = Some(format!("packed weights are not kept for the next start: {error}; {advice}"));
     }
 }
@@ -229,10 +240,17 @@ fn find_or_begin(
     let identity = identity(checkpoint, layout, declared)?;
     let path = folder.join(file_name(checkpoint, &source, layout.storage));
     if let Some(kept) = Kept::open(&path, &identity) {
+        note_use(&path);
         return Ok((Some(kept), None));
     }
+    if let Some(path) = checkpoint.newer_than_now() {
+        return Err(Error::usage(
+            format!("the time of {} is in the future, so a change of it could go unnoticed", path.display()),
+            "`touch` the file if the clock is right",
+        ));
+    }
     fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
-    let Some(lock) = try_lock(&temporary_path(&path).with_extension("lock"))? else { return Ok((None, None)) };
+    let Some(lock) = try_lock(&lock_path(&path))? else { return Ok((None, None)) };
     match Kept::open(&path, &identity) {
         Some(kept) => Ok((Some(kept), None)), // another worker was at it until now
         None => Ok((None, Some(Writer::create(path, lock, &identity, &source, declared.len())?))),
@@ -260,6 +278,37 @@ fn identity(checkpoint: &Checkpoint, layout: PackedLayout, declared: &NamedShape
     }
     declared.iter().for_each(|(name, shape)| text += &format!("\n{name} {shape:?}"));
     Ok(sha256_hex(text.as_bytes()))
+}
+
+/// True for names that [`file_name`] gives.
+fn is_kept_name(name: &str) -> bool {
+    let storage = |rest: &str| [DType::F16, DType::BF16, DType::F32].iter().any(|dtype| rest == format!("{dtype}.safetensors"));
+    let Some((component, (hash, rest))) =
+        name.rsplit_once('-').and_then(|(component, rest)| Some((component, rest.split_once('.')?)))
+    else {
+        return false;
+    };
+    !component.is_empty()
+        && hash.len() == 16
+        && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        && storage(rest)
+}
+
+/// Sets the time of a file, from time to time; where that is not allowed it is not.
+fn note_use(path: &Path) {
+    if age(path).is_some_and(|age| age > USE_NOTED_EVERY) {
+        _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+}
+
+/// Time since a file was written, or its use noted.
+fn age(path: &Path) -> Option<Duration> {
+    path.metadata().ok()?.modified().ok()?.elapsed().ok()
+}
+
+/// The file that whoever writes `path` has locked.
+fn lock_path(path: &Path) -> PathBuf {
+    temporary_path(path).with_extension("lock")
 }
 
 /// The lock of a file that is about to be written; none if somebody else has it.
@@ -432,19 +481,40 @@ impl Drop for Writer {
     }
 }
 
-/// Removes old packed weights of models that are not there any more from the folder of `kept`.
+/// Removes from the folder of `kept` what nobody wants any more: packed weights that were not used for long, of models that are not there,
+/// and what processes that were killed left half written.
 fn remove_orphans(kept: &Path) {
-    let age = |path: &Path| path.metadata().ok()?.modified().ok()?.elapsed().ok();
-    for path in kept.parent().into_iter().flat_map(kept_files).filter(|path| age(path).is_some_and(|age| age > ORPHAN_AGE)) {
-        let source = WeightFile::open(&path).ok().and_then(|file| file.metadata().remove("source"));
-        if source.is_some_and(|source| !source.is_empty() && !Path::new(&source).exists()) {
+    let Some(folder) = kept.parent() else { return };
+    for path in kept_files(folder).filter(|path| age(path).is_some_and(|age| age > ORPHAN_AGE)) {
+        let metadata = WeightFile::open(&path).map(|file| file.metadata()).unwrap_or_default();
+        let ours = metadata.contains_key("identity") && metadata.get("made_by").is_some_and(|by| by.starts_with("syntic "));
+        let source = metadata.get("source").filter(|source| !source.is_empty());
+        if ours && source.is_some_and(|source| !Path::new(source).exists()) {
             _ = remove_if_there(&path);
+        }
+    }
+    for (name, temporary) in half_written(folder) {
+        // Whoever still writes it holds its lock.
+        if let Ok(Some(_lock)) = try_lock(&lock_path(&folder.join(name))) {
+            _ = remove_if_there(&temporary);
         }
     }
 }
 
-/// Files of packed weights in a folder.
+/// Files of packed weights in a folder, by their names.
 fn kept_files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+    names(folder).filter(|(name, _)| is_kept_name(name)).map(|(_, path)| path)
+}
+
+/// Files of packed weights that are being written, or were when their process was killed, with the names that they are to have.
+fn half_written(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
+    names(folder).filter_map(|(name, path)| {
+        let name = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+        is_kept_name(name).then(|| (name.to_string(), path))
+    })
+}
+
+fn names(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
 }

@@ -49,7 +49,7 @@ def peaks(bench, stages, torch):
             found[name] = max(found.get(name, 0.0), value)
 
     for report in (bench, stages):
-        if report:
+        if report and report["ceilings"]:
             measured = report["ceilings"]
             best("copy_gbs", measured["copy_gbs"])
             for dtype in {row["dtype"] for row in report["results"]}:
@@ -149,14 +149,25 @@ def table(columns, rows, path):
     print()
 
 
+def left_out(bench, torch):
+    """How many cases have an opponent that was not timed, and of how many: it may be the fastest."""
+    cases = {key(row) for row in bench["results"]} if bench else set()
+    rows = [row for row in torch["results"] if key(row) in cases] if torch else []
+    return sum(bool(row.get("errors") or row.get("not_begun")) for row in rows), len(rows)
+
+
 def summary(kernels, stages, reports, best):
-    """What the tables say, in a few lines."""
+    """What the tables say, in a few lines; true if all was timed that was asked for, and may be compared."""
     print("best ceilings of this run: " + ", ".join(f"{name} {text(value)}" for name, value in best.items()))
+    wrong = []
     ratios = list(fastest_of(kernels).values())
     if ratios:
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         won = sum(ratio >= 1 for ratio in ratios)
-        print(f"kernels: {len(ratios)} cases with an opponent, {won} at least as fast as the fastest; ratio {mean:.3f} (geometric mean)")
+        print(f"kernels: {len(ratios)} cases with an opponent, {won} at least as fast as the fastest that was timed; ratio {mean:.3f} (geometric mean)")
+    untimed, cases = left_out(reports["bench.json"], reports["torch.json"])
+    if untimed:
+        wrong.append(f"INCOMPLETE: {untimed} of {cases} cases have an opponent that was not timed")
     ok = [row for row in stages if row["status"] == "ok"]
     tops = [max((row for row in ok if (row["who"] == "syntic") == ours), key=lambda row: row["images_per_s"], default=None) for ours in (True, False)]
     for row in filter(None, tops):
@@ -167,9 +178,24 @@ def summary(kernels, stages, reports, best):
         same = [name for name in ("evaluations", "guidance", "steps") if ours[name] != theirs.get(name)]
         same += ["size"] if list(ours["size"]) != [theirs["size"]] * 2 else []
         if same:
-            print(f"NOT COMPARABLE: the two differ in {', '.join(same)}")
-        return not same
-    return True
+            wrong.append(f"NOT COMPARABLE: the two differ in {', '.join(same)}")
+    theirs = [row for row in stages if row["who"] != "syntic" and row["status"] != "not asked for"]
+    late = [row for row in theirs if row["status"] != "ok"]
+    if late:
+        names = ", ".join(f"{row['mode']} {row['dtype']} batch {row['batch']} ({row['status']})" for row in late)
+        wrong.append(f"INCOMPLETE: {len(late)} of {len(theirs)} of their ways not timed: {names}")
+    for row in ok:
+        if not is_finite(row):
+            wrong.append(f"NOT FINITE: {row['who']}, {row['mode']}, {row['dtype']}, batch {row['batch']}: {row['finite']} of its images")
+    for line in wrong:
+        print(line)
+    return not wrong
+
+
+def is_finite(row):
+    """Ours are counted, "7 of 8"; theirs are "all" or "not all"."""
+    made, _, of = row["finite"].partition(" of ")
+    return row["finite"] == "all" or made == of
 
 
 def report(folder):

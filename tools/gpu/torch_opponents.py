@@ -35,6 +35,7 @@ counts. --device cpu times on the processor, to try the script.
 
 import argparse
 import json
+import os
 import math
 import statistics
 import sys
@@ -345,8 +346,10 @@ def time_all(cases, report, path, deadline):
                 print(json.dumps(row), flush=True)
             # Compilers may take more time than there is: what is there, is there.
             if later or row is rows[-1]:
-                with open(path, "w") as file:
+                partial = f"{path}.partial"
+                with open(partial, "w") as file:
                     json.dump(report, file, indent=1)
+                os.replace(partial, path)
     return sum("errors" in row for row in rows), sum(bool(row["not_begun"]) for row in rows)
 
 

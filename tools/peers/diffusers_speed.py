@@ -13,7 +13,7 @@ whole batch, the median of --reps runs after a warm-up; stages are from one more
 
 Order, as time (--seconds) allows: for each type, every batch in eager mode, then the other modes at the batch that was best; then other
 batches in those modes. The report is written after every row, so a run that is killed leaves what it had. Each row has a status: ok, begun
-(it was killed there), not begun, out of memory, or failed. Exit code: 0 if there is a time for every mode and type, 1 if not.
+(it was killed there), not begun, not asked for (--best-only), out of memory, or failed. Exit code: 0 if there is a time for every mode and type, 1 if not.
 """
 
 import argparse
@@ -131,6 +131,8 @@ def stage_times(marks, batch):
 def measure(pipeline, row, reps):
     """Fills a row; its first run compiles."""
     batch, decode_batch = row["batch"], row["decode_batch"]
+    if pipeline.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     pipeline.run(batch, decode_batch)
     row["first_run_s"] = time.perf_counter() - start
@@ -169,7 +171,9 @@ class Report:
 
     def write(self):
         best = max((row for row in self.rows if row["status"] == "ok"), key=lambda row: row["images_per_s"], default=None)
-        self.path.write_text(json.dumps({**self.head, "best": best, "results": self.rows}, indent=1) + "\n")
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps({**self.head, "best": best, "results": self.rows}, indent=1) + "\n")
+        partial.replace(self.path)
 
     def plan(self, dtype, mode, batch):
         row = {"dtype": dtype, "mode": mode, "batch": batch, "decode_batch": batch, "status": "not begun"}
@@ -192,7 +196,6 @@ class Bench:
             self.loaded.clear()
             if self.args.device == "cuda":
                 torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
             torch._dynamo.reset()
             self.loaded[dtype, mode] = Pipeline(self.args, dtype, mode)
         return self.loaded[dtype, mode]
@@ -231,10 +234,13 @@ class Bench:
                 for row in plan[dtype, mode]:
                     if best and row["batch"] == best["batch"]:
                         self.time(row)
-        for (_, mode), rows in plan.items():
-            for row in rows if mode != first and not args.best_only else []:
-                if row["status"] == "not begun":
-                    self.time(row)
+            if best and args.best_only:
+                for row in self.report.rows:
+                    if row["dtype"] == dtype and row["mode"] != first and row["batch"] != best["batch"]:
+                        row["status"] = "not asked for"
+        for row in self.report.rows:
+            if row["status"] == "not begun" and row["mode"] != first:
+                self.time(row)
         self.report.write()
         return all(self.report.best_of(dtype, mode) for dtype, mode in plan)
 

@@ -11,7 +11,6 @@ use crate::ops::testing::gpus;
 use crate::weights::{Component, Loader, Naming, read_json, write_safetensors};
 use std::cell::Cell;
 use std::sync::Barrier;
-use std::time::SystemTime;
 use tempfile::TempDir;
 
 /// A checkpoint of two tensors, and a folder for what is kept of it.
@@ -302,7 +301,7 @@ fn one_writes_at_a_time() {
     let (fixture, device) = (Fixture::new(), sim());
     fixture.load(&device);
     let path = fixture.kept();
-    let lock = try_lock(&temporary_path(&path).with_extension("lock")).unwrap().unwrap();
+    let lock = try_lock(&lock_path(&path)).unwrap().unwrap();
     fs::remove_file(&path).unwrap();
     assert_eq!(fixture.load(&device).packing, STORED);
     assert!(!path.exists());
@@ -332,7 +331,7 @@ fn a_full_disk_is_a_problem_and_no_error() {
     let checkpoint = Checkpoint::open(fixture.component.path(), Component::TextEncoder).unwrap();
     for bytes in [10, 1 << 20] {
         let path = fixture.packed.path().join("a.safetensors");
-        let lock = try_lock(&temporary_path(&path).with_extension("lock")).unwrap().unwrap();
+        let lock = try_lock(&lock_path(&path)).unwrap().unwrap();
         let mut writer = Writer::create(path.clone(), lock, "identity", fixture.component.path(), 1).unwrap();
         writer.file = BufWriter::new(File::options().write(true).open("/dev/full").unwrap());
         let packed = PackedWeights { kept: None, state: Mutex::new(State { writer: Some(writer), ..State::default() }) };
@@ -353,6 +352,17 @@ fn a_source_of_this_moment_is_not_kept() {
     File::options().append(true).open(fixture.source()).unwrap().set_modified(SystemTime::now()).unwrap();
     assert_eq!(fixture.load(&device).packing, STORED);
     assert_eq!((fixture.names(true).len(), fixture.load(&device).packing), (0, STORED));
+}
+
+/// No later change of it could be told by its time; that is said, and nothing written in vain.
+#[test]
+fn a_source_from_the_future_is_not_kept() {
+    let (fixture, device) = (Fixture::new(), sim());
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+    File::options().append(true).open(fixture.source()).unwrap().set_modified(tomorrow).unwrap();
+    let problem = fixture.load(&device).packing.problem.unwrap();
+    assert!(problem.contains("model.safetensors is in the future") && problem.contains("touch"), "{problem}");
+    assert_eq!((fixture.names(true).len(), fixture.names(false).len()), (0, 0));
 }
 
 /// What was made of it may be of either content.
@@ -384,6 +394,39 @@ fn models_that_are_gone_are_not_kept() {
     assert_eq!(third.load_in(&device, folder()).packing, STORED);
     assert!(!path.exists());
     assert_eq!((fixture.names(true).len(), fixture.load(&device).packing), (2, TAKEN));
+    // Of a model that is on another machine: it is used there.
+    let kept = kept_files(fixture.packed.path()).find(|path| age(path).is_some_and(|age| age > ORPHAN_AGE));
+    assert_eq!(kept, None, "the use was noted");
+}
+
+/// Files of others in the folder, be they ever so old and like ours, stay.
+#[test]
+fn files_of_others_are_left_alone() {
+    let (gone, fixture, device) = (Fixture::new(), Fixture::new(), sim());
+    gone.load_in(&device, Ok(fixture.packed.path().to_path_buf()));
+    let ours = fixture.kept();
+    drop(gone);
+    let place = |name: &str| fixture.packed.path().join(name);
+    let hash = "0123456789abcdef";
+    let named = place(&format!("unet-{hash}.f16.safetensors"));
+    // With such a name, but another header.
+    write_safetensors(&named, &[("a".to_string(), vec![3])], DType::F32, 1).unwrap();
+    // With such a header, but another name.
+    let copies = ["model.safetensors".to_string(), format!("unet-{hash}.safetensors"), format!("unet-{hash}0.f16.safetensors")];
+    copies.iter().for_each(|name| _ = fs::copy(&ours, place(name)).unwrap());
+    let writing = place(&format!(".vae-{hash}.f16.safetensors.tmp"));
+    let killed = place(&format!(".unet-{hash}.bf16.safetensors.tmp"));
+    let other = place(".notes.safetensors.tmp");
+    [&writing, &killed, &other].iter().for_each(|path| fs::write(path, "half").unwrap());
+    let lock = try_lock(&lock_path(&place(&format!("vae-{hash}.f16.safetensors")))).unwrap().unwrap();
+    for name in fixture.names(true) {
+        File::options().append(true).open(place(&name)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    assert_eq!(fixture.load(&device).packing, STORED);
+    assert!(!ours.exists() && !killed.exists());
+    assert!([&named, &writing, &other].iter().all(|path| path.exists()), "{:?}", fixture.names(false));
+    assert!(copies.iter().all(|name| place(name).exists()), "{:?}", fixture.names(true));
+    drop(lock);
 }
 
 #[test]
